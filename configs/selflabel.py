@@ -1,0 +1,82 @@
+"""Correspondence, then self-labelling: the main job, sized for two CPU cores.
+
+    python -m visxp_jax.main --config=configs/selflabel.py --workdir=runs/demo
+
+Machine and result: see the README's table, which `experiments/seeds.py` writes.
+`--config=configs/selflabel.py:debug` runs a few steps of a tiny network.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The two-stage run; `arg` is '' or 'debug'."""
+    if arg not in ("", "debug"):
+        raise ValueError(f"config argument must be empty or 'debug', got {arg!r}.")
+    debug = arg == "debug"
+    return ConfigDict(
+        {
+            "name": "selflabel",
+            "seed": 0,
+            "stages": ("avc", "selflabel"),
+            "data": {
+                "videos": "demo",
+                "labels": "",
+                "dir": "",
+                "reader": "tfrecord",
+                "spectrogram": "mel",
+                "size_px": 64,
+                "batch_size": 16 if debug else 64,
+                "shuffle_buffer": 10_000,
+                "shift_px": 6,
+                "flip": True,
+                "brightness": 0.1,
+                "gain": 0.3,
+                "mask": 0.1,
+            },
+            "model": {
+                "network": "avnet",
+                "audio": "cnn",
+                "width": 2 if debug else 16,
+                "double_convolution": not debug,
+                "pool": "all",
+                "fusion_dim": 16 if debug else 128,
+                "bn_momentum": 0.9,
+                "dtype": "float32",
+            },
+            "avc": {
+                "steps": 4 if debug else 800,
+                "optim": {
+                    "name": "adam",
+                    "learning_rate": 1e-3,
+                    "warmup_steps": 1 if debug else 20,
+                    "weight_decay": 1e-5,
+                },
+                "regularisation": 0.0,
+            },
+            "selflabel": {
+                "steps": 4 if debug else 400,
+                "optim": {
+                    "name": "adam",
+                    "learning_rate": 1e-3,
+                    "warmup_steps": 1 if debug else 20,
+                    "weight_decay": 1e-5,
+                },
+                "heads": 2 if debug else 4,
+                "clusters": 4 if debug else 20,
+                "sharpness": 25.0,
+                "relabels": 2 if debug else 20,
+                "relabel_power": 1.5,
+                "clustering": 1.0,
+                "representation": 1.0,
+                "regularisation": 0.0,
+            },
+            "run": {
+                "log_every": 2 if debug else 20,
+                "eval_every": 4 if debug else 200,
+                "save_every": 4 if debug else 200,
+                "keep_checkpoints": 2,
+                "max_skipped": 20,
+            },
+        }
+    )

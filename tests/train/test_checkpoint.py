@@ -1,0 +1,89 @@
+"""A checkpoint is whole or not there, and damage is noticed."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests.small import small_config, small_stage
+from visxp_jax.errors import VisxpError
+from visxp_jax.sharding import make_mesh
+from visxp_jax.train.checkpoint import Checkpoints
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def some_state(devices: int = 8):
+    mesh = make_mesh(jax.devices()[:devices])
+    return small_stage(small_config(), "selflabel", mesh)[2]
+
+
+def test_checkpoint_restores_on_another_number_of_devices(tmp_path):
+    state = some_state(8)
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(5, state, {"stage": "selflabel", "batches": 5})
+    checkpoints.close()
+    again = Checkpoints(tmp_path, keep=2)
+    assert again.latest() == 5
+    assert again.about(5)["batches"] == 5
+    restored = again.restore(5, some_state(2))
+    again.close()
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(restored), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_checkpoint_with_flipped_bytes_is_refused_by_name(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(5, some_state(1), {})
+    checkpoints.close()
+    files = [p for p in tmp_path.rglob("*") if p.is_file() and "/d/" in str(p)]
+    largest = max(files, key=lambda p: p.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    for i in range(len(data) // 4, len(data), max(len(data) // 64, 1)):
+        data[i] ^= 0xFF
+    largest.write_bytes(bytes(data))
+    again = Checkpoints(tmp_path, keep=2)
+    with pytest.raises(VisxpError, match=r"(damaged|cannot be read).*remove that"):
+        again.restore(5, some_state(1))
+    again.close()
+
+
+def test_kill_9_during_a_save_loses_no_earlier_step(tmp_path):
+    script = f"""
+        import sys; sys.path.insert(0, {str(ROOT)!r})
+        from pathlib import Path
+        from tests.train.test_checkpoint import some_state
+        from visxp_jax.train.checkpoint import Checkpoints
+        state = some_state(1)
+        checkpoints = Checkpoints(Path({str(tmp_path)!r}), keep=3)
+        checkpoints.save(1, state, {{}})
+        checkpoints._manager.wait_until_finished()
+        print("saved", flush=True)
+        for step in range(2, 1000):
+            checkpoints.save(step, state, {{}})
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        cwd=ROOT,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline().strip() == b"saved"
+    time.sleep(0.3)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    latest = checkpoints.latest()
+    assert latest is not None
+    assert latest >= 1
+    checkpoints.restore(latest, some_state(1))
+    checkpoints.close()

@@ -1,0 +1,71 @@
+"""Random changes of a batch, on device, that should not change what it is of."""
+
+import jax
+import jax.numpy as jnp
+
+from visxp_jax.config import DataConfig
+from visxp_jax.types import Batch
+
+
+def augment(key: jax.Array, batch: Batch, config: DataConfig) -> Batch:
+    """Mirror, shift and brighten frames; change the level of sounds and mask bands.
+
+    Args:
+        key: PRNG key.
+        batch: Frames uint8 [b, h, w, 3], log-mels [b, m, f].
+        config: shift_px, flip, brightness, gain, mask; 0 or False leaves a thing out.
+
+    Returns:
+        The batch with frames still uint8 and log-mels float32.
+    """
+    frame_key, sound_key = jax.random.split(key)
+    return batch._replace(
+        frame=_frames(frame_key, batch.frame, config),
+        log_mel=_sounds(sound_key, batch.log_mel.astype(jnp.float32), config),
+    )
+
+
+def _frames(key: jax.Array, frame: jax.Array, config: DataConfig) -> jax.Array:
+    b, h, w, _ = frame.shape
+    flip_key, shift_key, bright_key = jax.random.split(key, 3)
+    if config.flip:
+        mirrored = jax.random.bernoulli(flip_key, 0.5, (b, 1, 1, 1))
+        frame = jnp.where(mirrored, frame[:, :, ::-1], frame)
+    if config.shift_px:
+        s = config.shift_px
+        padded = jnp.pad(frame, ((0, 0), (s, s), (s, s), (0, 0)), mode="edge")
+        offset = jax.random.randint(shift_key, (b, 2), 0, 2 * s + 1)
+
+        def crop(image: jax.Array, at: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_slice(image, (at[0], at[1], 0), (h, w, 3))
+
+        frame = jax.vmap(crop)(padded, offset)
+    if config.brightness:
+        span = 255.0 * config.brightness
+        change = jax.random.uniform(bright_key, (b, 1, 1, 1), minval=-span, maxval=span)
+        frame = jnp.clip(frame.astype(jnp.float32) + change, 0, 255).astype(jnp.uint8)
+    return frame
+
+
+def _sounds(key: jax.Array, log_mel: jax.Array, config: DataConfig) -> jax.Array:
+    b, m, f = log_mel.shape
+    gain_key, band_key, time_key = jax.random.split(key, 3)
+    if config.gain:
+        change = jax.random.uniform(
+            gain_key, (b, 1, 1), minval=-config.gain, maxval=config.gain
+        )
+        log_mel = log_mel + change
+    if config.mask:
+        bands = _masked(band_key, b, m, config.mask)[:, :, None]
+        times = _masked(time_key, b, f, config.mask)[:, None, :]
+        log_mel = jnp.where(bands | times, 0.0, log_mel)
+    return log_mel
+
+
+def _masked(key: jax.Array, b: int, size: int, share: float) -> jax.Array:
+    """Bool [b, size]: one random stretch per row, up to `share` of the axis long."""
+    width_key, start_key = jax.random.split(key)
+    width = jax.random.uniform(width_key, (b, 1)) * share * size
+    start = jax.random.uniform(start_key, (b, 1)) * (size - width)
+    at = jnp.arange(size, dtype=jnp.float32)[None, :]
+    return (at >= start) & (at < start + width)

@@ -1,0 +1,258 @@
+"""What a run is made of, checked in full before any device is touched.
+
+A configuration file in `configs/` fills an `ml_collections.ConfigDict`; `from_dict`
+turns it into these frozen dataclasses. A key that does not exist is refused with the
+nearest one that does. There are no defaults here: configs/ shows every value.
+"""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from visxp_jax.errors import VisxpError
+
+
+def _require(condition: bool, key: str, must: str, got: Any) -> None:
+    if not condition:
+        raise VisxpError(f"{key} must be {must}, got {got!r}.")
+
+
+def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
+    _require(value in choices, key, "one of " + ", ".join(choices), value)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where clips come from and how they are batched."""
+
+    videos: str  # folder of videos, or 'demo' for the ones the project renders
+    labels: str  # csv of file,label; '' takes subfolders as labels
+    dir: str  # prepared data; '' prepares `videos` into WORKDIR/data first
+    reader: str  # 'tfrecord' (tf.data) or 'array_record' (grain, no TensorFlow)
+    spectrogram: str  # preset of visxp_jax.audio.spectrogram
+    size_px: int  # frames are stored at size_px x size_px
+    batch_size: int  # over all devices and hosts
+    shuffle_buffer: int  # records, tf.data only; grain shuffles all of them
+    shift_px: int  # augmentation: frames move by up to this much, both ways
+    flip: bool  # augmentation: mirror half of the frames
+    brightness: float  # augmentation: +- this share of full scale
+    gain: float  # augmentation: +- this much on the normalised log-mel
+    mask: float  # augmentation: largest share of bands and of frames masked out
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _one_of("data.reader", self.reader, ("tfrecord", "array_record"))
+        _one_of("data.spectrogram", self.spectrogram, ("visxp", "mel", "l3net"))
+        _require(self.size_px >= 16, "data.size_px", "at least 16", self.size_px)
+        _require(
+            self.batch_size >= 2,
+            "data.batch_size",
+            "at least 2 (a mismatched pair needs two clips)",
+            self.batch_size,
+        )
+        _require(self.shuffle_buffer >= 1, "data.shuffle_buffer", ">= 1", 0)
+        _require(0 <= self.mask < 1, "data.mask", "in [0, 1)", self.mask)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The two towers and their fusion."""
+
+    network: str  # 'avnet' (GELU) or 'l3net' (ReLU)
+    audio: str  # 'cnn' or 'rnn'
+    width: int  # channels of the first block; vectors have 8 times as many
+    double_convolution: bool
+    pool: str  # last max-pool: 'published' window, or 'all' of the map
+    fusion_dim: int
+    bn_momentum: float  # share of the old running value (Flax's sense)
+    dtype: str  # of the computation in the towers
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _one_of("model.network", self.network, ("avnet", "l3net"))
+        _one_of("model.audio", self.audio, ("cnn", "rnn"))
+        _one_of("model.pool", self.pool, ("published", "all"))
+        _one_of("model.dtype", self.dtype, ("float32", "bfloat16"))
+        _require(self.width >= 2, "model.width", "at least 2", self.width)
+        _require(
+            0 < self.bn_momentum < 1, "model.bn_momentum", "in (0, 1)", self.bn_momentum
+        )
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimiser of one stage: warm-up, then half a cosine down to zero."""
+
+    name: str  # 'adam' or 'sgd' (momentum 0.9)
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float  # L2 added to the gradient, as in the published recipes
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _one_of("optim.name", self.name, ("adam", "sgd"))
+        _require(self.learning_rate > 0, "optim.learning_rate", "> 0", 0)
+
+
+@dataclass(frozen=True)
+class AvcConfig:
+    """Stage 'avc': do picture and sound belong together?"""
+
+    steps: int
+    optim: OptimConfig
+    regularisation: float  # weight of the decorrelation penalty
+
+
+@dataclass(frozen=True)
+class SelflabelConfig:
+    """Stage 'selflabel': cross-entropy to equal-sized pseudo-labels."""
+
+    steps: int
+    optim: OptimConfig
+    heads: int
+    clusters: int
+    sharpness: float  # of the assignment (the paper's lambda)
+    relabels: int  # number of relabelling passes
+    relabel_power: float  # passes at steps * (i / relabels)^power: early ones dense
+    clustering: float  # weight of the cross-entropy to pseudo-labels
+    representation: float  # weight of the correspondence loss, kept beside it
+    regularisation: float  # weight of the decorrelation penalty
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(self.heads >= 1, "selflabel.heads", "at least 1", self.heads)
+        _require(self.clusters >= 2, "selflabel.clusters", "at least 2", self.clusters)
+        _require(self.sharpness > 0, "selflabel.sharpness", "> 0", self.sharpness)
+        _require(self.relabels >= 1, "selflabel.relabels", ">= 1", self.relabels)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How often a run writes, looks, and saves; in steps."""
+
+    log_every: int
+    eval_every: int
+    save_every: int
+    keep_checkpoints: int
+    max_skipped: int  # consecutive steps with NaN or infinity before giving up
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            _require(value >= 1, f"run.{field.name}", "at least 1", value)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run: data, model, and the stages in order."""
+
+    name: str
+    seed: int
+    stages: tuple[str, ...]
+    data: DataConfig
+    model: ModelConfig
+    run: RunConfig
+    avc: AvcConfig | None = None
+    selflabel: SelflabelConfig | None = None
+
+    def __post_init__(self) -> None:
+        """Check that every stage has its section."""
+        known = ("avc", "selflabel")
+        _require(len(self.stages) > 0, "stages", "at least one of avc, selflabel", ())
+        _require(
+            len(set(self.stages)) == len(self.stages),
+            "stages",
+            "a list without repeats",
+            self.stages,
+        )
+        for stage in self.stages:
+            _one_of("stages", stage, known)
+            if getattr(self, stage) is None:
+                raise VisxpError(
+                    f"stage {stage!r} needs a section config.{stage}; see configs/."
+                )
+
+    def stage(self, name: str) -> Any:
+        """Section of a stage, such as `AvcConfig`."""
+        return getattr(self, name)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all stages together."""
+        return sum(self.stage(name).steps for name in self.stages)
+
+
+def unknown_key(path: str, known: list[str]) -> str:
+    """The one line that says which key was probably meant."""
+    prefix, _, last = path.rpartition(".")
+    near = difflib.get_close_matches(last, known, n=1)
+    dot = f"{prefix}." if prefix else ""
+    hint = f"did you mean '{dot}{near[0]}'?" if near else f"known: {', '.join(known)}."
+    return f"unknown config key '{path}'; {hint}"
+
+
+def _section(annotation: Any) -> type | None:
+    """The dataclass in `annotation`, looking through `X | None`."""
+    for candidate in (annotation, *typing.get_args(annotation)):
+        if dataclasses.is_dataclass(candidate):
+            return typing.cast(type, candidate)
+    return None
+
+
+def _build(cls: type, values: Mapping[str, Any], path: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key in values:
+        if key not in fields:
+            raise VisxpError(unknown_key(f"{path}{key}", list(fields)))
+    arguments = {}
+    for key, field in fields.items():
+        if key not in values:
+            if field.default is dataclasses.MISSING:
+                raise VisxpError(f"config key '{path}{key}' is missing; see configs/.")
+            continue
+        arguments[key] = _value(hints[key], values[key], f"{path}{key}")
+    return cls(**arguments)
+
+
+def _value(annotation: Any, value: Any, path: str) -> Any:
+    section = _section(annotation)
+    if section is not None:
+        return None if value is None else _build(section, value, f"{path}.")
+    if annotation == tuple[str, ...]:
+        if isinstance(value, str):
+            raise VisxpError(f"{path} must be a list of names, got {value!r}.")
+        return tuple(str(v) for v in value)
+    if annotation is float and type(value) is int:
+        return float(value)
+    if type(value) is not annotation:
+        raise VisxpError(
+            f"{path} must be {annotation.__name__}, got {type(value).__name__} "
+            f"{value!r}."
+        )
+    return value
+
+
+def from_dict(values: Mapping[str, Any]) -> TrainConfig:
+    """Check a configuration and freeze it.
+
+    Args:
+        values: Nested mapping, such as an `ml_collections.ConfigDict`.
+
+    Returns:
+        `TrainConfig`.
+
+    Raises:
+        VisxpError: an unknown, missing or mistyped key, or a value out of range; one
+            line that names the key.
+    """
+    return _build(TrainConfig, values, "")
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Plain nested dict, as written beside the results; `from_dict` reads it back."""
+    return dataclasses.asdict(config)

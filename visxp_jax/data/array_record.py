@@ -1,0 +1,93 @@
+"""ArrayRecord shards through grain; no TensorFlow anywhere."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import grain.python as grain
+import numpy as np
+import tensorflow_datasets as tfds
+
+from visxp_jax.data.dataset import PreparedDataset
+from visxp_jax.data.reader import filled
+from visxp_jax.types import Batch
+
+
+class ArrayRecordReader:
+    """See `visxp_jax.data.reader.Reader`.
+
+    Records are read by position, so the order of an epoch is a permutation of all of
+    them and does not depend on the number of hosts.
+    """
+
+    def __init__(
+        self, dataset: PreparedDataset, *, host: int = 0, hosts: int = 1
+    ) -> None:
+        """Open a data set whose shards have been checked."""
+        self._dataset = dataset
+        self._builder = tfds.builder_from_directory(dataset.builder_dir)
+        self._host, self._hosts = host, hosts
+
+    def train(self, *, batch_size: int, seed: int, start: int) -> Iterator[Batch]:
+        """See `Reader.train`."""
+        positions = self._usable("train")
+        source = self._source("train", decode=True)
+        per_epoch = len(positions) // (batch_size * self._hosts)
+        epoch, batch = divmod(start, per_epoch)
+        kept = per_epoch * batch_size * self._hosts
+        while True:
+            order = np.random.default_rng([seed, epoch]).permutation(positions)[:kept]
+            rows = order[batch * batch_size * self._hosts :]
+            rows = rows.reshape(-1, self._hosts, batch_size)[:, self._host].ravel()
+            yield from _batches(source, rows, batch_size)
+            epoch, batch = epoch + 1, 0
+
+    def ordered(self, split: str, *, batch_size: int) -> Iterator[Batch]:
+        """See `Reader.ordered`."""
+        positions = self._usable(split)
+        source = self._source(split, decode=True)
+        count = -(-len(positions) // (self._hosts * batch_size))
+        # A host whose share ran out repeats record 0 with weight 0.
+        padded = np.zeros(count * self._hosts * batch_size, np.int64)
+        padded[: len(positions)] = positions
+        real = np.arange(len(padded)) < len(positions)
+        mine = slice(self._host, None, self._hosts)
+        real = real[mine].reshape(count, batch_size)
+        for batch, ok in zip(
+            _batches(source, padded[mine], batch_size), real, strict=True
+        ):
+            kept = Batch(*(x[ok] for x in batch))
+            yield filled(kept, batch_size)
+
+    def frames(self, split: str, clip_ids: Iterable[int]) -> dict[int, bytes]:
+        """See `Reader.frames`."""
+        index = self._dataset.index(split)
+        position = dict(zip(index["clip_id"], index["position"], strict=True))
+        source = self._source(split, decode=False)
+        return {i: source[int(position[i])]["frame"] for i in set(clip_ids)}
+
+    def _source(self, split: str, *, decode: bool) -> Any:
+        decoders = None if decode else {"frame": tfds.decode.SkipDecoding()}
+        return self._builder.as_data_source(split=split, decoders=decoders)
+
+    def _usable(self, split: str) -> np.ndarray:
+        index = self._dataset.index(split)
+        usable = index["has_audio"] & ~index["silent"]
+        return np.sort(index["position"][usable])
+
+
+def _batches(source: Any, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
+    stream = (
+        grain.MapDataset.source(rows)
+        .map(lambda row: source[int(row)])
+        .to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=256))
+        .batch(batch_size, drop_remainder=True)
+    )
+    for r in stream:
+        yield Batch(
+            frame=r["frame"],
+            log_mel=r["log_mel"],
+            clip_id=r["clip_id"].astype(np.int32),
+            video_id=r["video_id"].astype(np.int32),
+            label=r["label"].astype(np.int32),
+            weight=np.ones(len(r["clip_id"]), np.float32),
+        )

@@ -1,0 +1,134 @@
+"""TFRecord shards through tf.data; the only reader that loads TensorFlow."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from visxp_jax.data.dataset import PreparedDataset
+from visxp_jax.data.reader import filled
+from visxp_jax.errors import VisxpError
+from visxp_jax.types import Batch
+
+
+class TFRecordReader:
+    """See `visxp_jax.data.reader.Reader`.
+
+    Records are filtered, shuffled and skipped as bytes; JPEGs are decoded last, only for
+    the clips that are used.
+    """
+
+    def __init__(
+        self,
+        dataset: PreparedDataset,
+        *,
+        shuffle_buffer: int,
+        host: int = 0,
+        hosts: int = 1,
+    ) -> None:
+        """Open a data set whose shards have been checked.
+
+        Args:
+            dataset: From `open_dataset`.
+            shuffle_buffer: Records held while shuffling.
+            host: This process.
+            hosts: Number of processes; each reads every `hosts`-th usable record.
+        """
+        tf.config.set_visible_devices([], "GPU")  # the accelerator is jax's
+        self._dataset = dataset
+        self._builder = tfds.builder_from_directory(dataset.builder_dir)
+        self._buffer = shuffle_buffer
+        self._host, self._hosts = host, hosts
+
+    def train(self, *, batch_size: int, seed: int, start: int) -> Iterator[Batch]:
+        """See `Reader.train`."""
+        records = self._usable("train").shard(self._hosts, self._host)
+        per_epoch = self._num_usable("train") // self._hosts // batch_size
+        epoch, position = divmod(start, per_epoch)
+
+        def one_epoch(number: tf.Tensor) -> tf.data.Dataset:
+            shuffled = records.shuffle(
+                self._buffer, seed=number, reshuffle_each_iteration=False
+            )
+            return shuffled.batch(batch_size, drop_remainder=True).take(per_epoch)
+
+        # One number per epoch seeds its order: no state but the count of batches.
+        numbers = tf.data.Dataset.range(seed * 2**32 + epoch, 2**62)
+        stream = numbers.flat_map(one_epoch).skip(position)
+        yield from self._batches(stream)
+
+    def ordered(self, split: str, *, batch_size: int) -> Iterator[Batch]:
+        """See `Reader.ordered`."""
+        records = self._usable(split).shard(self._hosts, self._host)
+        count = -(-self._num_usable(split) // (self._hosts * batch_size))
+        last = None
+        for batch in self._batches(records.batch(batch_size)):
+            last = filled(batch, batch_size)
+            count -= 1
+            yield last
+        # All hosts must hand out the same number of batches.
+        while count > 0 and last is not None:
+            count -= 1
+            yield last._replace(
+                weight=np.zeros_like(last.weight), clip_id=np.full_like(last.clip_id, -1)
+            )
+
+    def frames(self, split: str, clip_ids: Iterable[int]) -> dict[int, bytes]:
+        """See `Reader.frames`."""
+        wanted = tf.constant(sorted(set(clip_ids)), tf.int64)
+        records = self._records(split).filter(
+            lambda r: tf.reduce_any(wanted == r["clip_id"])
+        )
+        return {int(r["clip_id"]): r["frame"] for r in records.as_numpy_iterator()}
+
+    def _records(self, split: str) -> tf.data.Dataset:
+        return self._builder.as_dataset(
+            split=split,
+            decoders={"frame": tfds.decode.SkipDecoding()},
+            read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+        )
+
+    def _usable(self, split: str) -> tf.data.Dataset:
+        records = self._records(split).filter(
+            lambda r: r["has_audio"] & ~r["silent"]
+        )
+        keys = ("frame", "log_mel", "clip_id", "video_id", "label")
+        records = records.map(lambda r: {key: r[key] for key in keys})
+        # Small sets stay in memory as records (frames still compressed).
+        return records.cache() if self._dataset.num_bytes < 2**28 else records
+
+    def _num_usable(self, split: str) -> int:
+        return self._dataset.num_usable(split)
+
+    def _batches(self, stream: tf.data.Dataset) -> Iterator[Batch]:
+        size = self._dataset.size_px
+
+        def decode(record: dict[str, Any]) -> dict[str, Any]:
+            image = tf.map_fn(
+                lambda data: tf.io.decode_jpeg(data, channels=3),
+                record["frame"],
+                fn_output_signature=tf.TensorSpec((size, size, 3), tf.uint8),
+            )
+            return {**record, "frame": image}
+
+        stream = stream.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+        options = tf.data.Options()
+        options.deterministic = True
+        iterator = stream.with_options(options).prefetch(4).as_numpy_iterator()
+        try:
+            for r in iterator:
+                yield Batch(
+                    frame=r["frame"],
+                    log_mel=r["log_mel"],
+                    clip_id=r["clip_id"].astype(np.int32),
+                    video_id=r["video_id"].astype(np.int32),
+                    label=r["label"].astype(np.int32),
+                    weight=np.ones(len(r["clip_id"]), np.float32),
+                )
+        except tf.errors.DataLossError as error:
+            raise VisxpError(
+                f"a shard of {self._dataset.dir} is damaged: {error.message}; "
+                "prepare the data again."
+            ) from error

@@ -1,0 +1,1 @@
+"""How good a set of features is: probes, neighbours, clusters."""

@@ -1,0 +1,124 @@
+"""The figures of a run: trained features beside raw input, random weights and chance."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from visxp_jax.evals import protocols
+from visxp_jax.methods.avc import correspondence
+from visxp_jax.methods.selflabel import cluster_logits
+from visxp_jax.models.bind import Model
+from visxp_jax.types import Batch, Features
+
+Scores = dict[str, float | None]
+
+
+def avc_accuracy(model: Model, params: Any, features: Features) -> float:
+    """Share of pairs judged right: each clip with its own sound, and with another's.
+
+    Clips are paired along a fixed random order, since neighbours in time share a video;
+    pairs from one video are left out. Chance: 0.5.
+    """
+    order = np.random.default_rng(0).permutation(len(features.clip_id))
+    shape = (len(order),)
+    rows = Batch(
+        frame=np.zeros(shape),
+        log_mel=np.zeros(shape),
+        clip_id=features.clip_id[order],
+        video_id=features.video_id[order],
+        label=features.label[order],
+        weight=np.ones(shape, np.float32),
+    )
+    judge = jax.jit(lambda p, v, a: correspondence(model, p, v, a, rows)[1])
+    return float(judge(params, features.video[order], features.audio[order]))
+
+
+def cluster_labels(
+    model: Model, params: Any, fused: np.ndarray, heads: int, clusters: int
+) -> np.ndarray:
+    """Most likely cluster of each clip and head, int [n, r]; no transport involved."""
+    label = jax.jit(
+        lambda p, x: cluster_logits(model, p, x, heads, clusters).argmax(axis=-1)
+    )
+    return np.asarray(label(params, fused))
+
+
+def modality_agreement(
+    model: Model, params: Any, features: Features, heads: int, clusters: int
+) -> float:
+    """Share of clips that picture alone and sound alone put in the same cluster.
+
+    The other modality is replaced by its mean over the clips. Chance: about 1 / k.
+    """
+    mean_video = np.broadcast_to(features.video.mean(0), features.video.shape)
+    mean_audio = np.broadcast_to(features.audio.mean(0), features.audio.shape)
+    fuse = jax.jit(model.fuse)
+    by_sight = fuse(params, features.video, mean_audio)
+    by_sound = fuse(params, mean_video, features.audio)
+    a = cluster_labels(model, params, by_sight, heads, clusters)
+    b = cluster_labels(model, params, by_sound, heads, clusters)
+    return float(np.mean(a == b))
+
+
+def clustering(
+    model: Model, params: Any, features: Features, heads: int, clusters: int
+) -> Scores:
+    """Health of the clusters, and their fit to labels where there are any.
+
+    Scores are means over heads: picking the best head would use the labels.
+    """
+    assigned = cluster_labels(model, params, features.fused, heads, clusters)
+    counts = [np.bincount(column, minlength=clusters) for column in assigned.T]
+    scores: Scores = {
+        "clusters_in_use": float(np.mean([np.mean(c > 0) for c in counts])),
+        "largest_share": float(np.mean([c.max() / c.sum() for c in counts])),
+        "modality_agreement": modality_agreement(
+            model, params, features, heads, clusters
+        ),
+        "nmi": None,
+        "ari": None,
+        "cluster_accuracy": None,
+        "purity": None,
+    }
+    known = features.label >= 0
+    if known.any():
+        labels = features.label[known]
+        rows = [protocols.cluster_scores(c, labels) for c in assigned[known].T]
+        mean = protocols.ClusterScores(*np.mean(rows, axis=0).tolist())
+        scores |= {
+            "nmi": mean.nmi,
+            "ari": mean.ari,
+            "cluster_accuracy": mean.accuracy,
+            "purity": mean.purity,
+        }
+    return scores
+
+
+def probes(train: Features, test: Features, *, seed: int) -> Scores:
+    """Linear probe, neighbours and k-means on both modalities' vectors together.
+
+    Returns:
+        linear_probe, knn, kmeans_nmi; None where there are fewer than two labels.
+    """
+    a, b = train.label >= 0, test.label >= 0
+    if len(set(train.label[a])) < 2 or not b.any():
+        return {"linear_probe": None, "knn": None, "kmeans_nmi": None}
+    x = np.concatenate([train.video, train.audio], axis=1)[a]
+    y = np.concatenate([test.video, test.audio], axis=1)[b]
+    known = (x, train.label[a], y, test.label[b])
+    return {
+        "linear_probe": protocols.linear_probe(*known),
+        "knn": protocols.knn(*known),
+        "kmeans_nmi": kmeans_nmi(y, test.label[b], seed=seed),
+    }
+
+
+def kmeans_nmi(features: np.ndarray, labels: np.ndarray, *, seed: int) -> float | None:
+    """NMI of k-means with as many clusters as there are labels; None without labels."""
+    known = labels >= 0
+    k = len(set(labels[known]))
+    if k < 2:
+        return None
+    clusters = protocols.kmeans_clusters(features[known], k, seed=seed)
+    return protocols.cluster_scores(clusters, labels[known]).nmi

@@ -1,0 +1,117 @@
+"""Protocols on frozen features: (features, labels) -> numbers. scikit-learn and scipy."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler, normalize
+
+
+class ClusterScores(NamedTuple):
+    """How well a grouping fits known labels."""
+
+    nmi: float  # normalised mutual information, arithmetic mean of entropies
+    ari: float  # adjusted Rand index
+    accuracy: float  # after the best one-to-one match of clusters to labels
+    purity: float  # share of clips that carry their cluster's most frequent label
+
+
+def cluster_scores(clusters: np.ndarray, labels: np.ndarray) -> ClusterScores:
+    """Compare a clustering with known labels.
+
+    Args:
+        clusters: int [n], >= 0.
+        labels: int [n], >= 0.
+
+    Returns:
+        `ClusterScores`. With more clusters than labels, `accuracy` counts the clips of
+        unmatched clusters as wrong.
+    """
+    votes = np.zeros((clusters.max() + 1, labels.max() + 1), np.int64)
+    np.add.at(votes, (clusters, labels), 1)
+    matched = linear_sum_assignment(votes, maximize=True)
+    return ClusterScores(
+        nmi=float(normalized_mutual_info_score(labels, clusters)),
+        ari=float(adjusted_rand_score(labels, clusters)),
+        accuracy=float(votes[matched].sum() / len(labels)),
+        purity=float(votes.max(axis=1).sum() / len(labels)),
+    )
+
+
+def kmeans_clusters(features: np.ndarray, k: int, *, seed: int) -> np.ndarray:
+    """K-means on features, ten restarts, after at most 64 principal components.
+
+    Args:
+        features: [n, ...], flattened to vectors.
+        k: Number of clusters.
+        seed: Of restarts and components.
+
+    Returns:
+        int [n].
+    """
+    flat = np.asarray(features, np.float32).reshape(len(features), -1)
+    if flat.shape[1] > 64:
+        parts = min(64, len(flat))
+        flat = PCA(parts, svd_solver="randomized", random_state=seed).fit_transform(flat)
+    return KMeans(k, n_init=10, random_state=seed).fit_predict(flat)
+
+
+def linear_probe(
+    train: np.ndarray,
+    train_labels: np.ndarray,
+    test: np.ndarray,
+    test_labels: np.ndarray,
+) -> float:
+    """Accuracy on `test` of logistic regression on standardised features.
+
+    Args:
+        train: [n, d].
+        train_labels: int [n].
+        test: [t, d], of other videos.
+        test_labels: int [t].
+
+    Returns:
+        Share of right answers. Regularisation is scikit-learn's C = 1, not tuned.
+    """
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+    return float(probe.fit(train, train_labels).score(test, test_labels))
+
+
+def knn(
+    train: np.ndarray,
+    train_labels: np.ndarray,
+    test: np.ndarray,
+    test_labels: np.ndarray,
+    *,
+    neighbours: int = 10,
+) -> float:
+    """Accuracy on `test` of a vote among the nearest by cosine; arguments as above."""
+    votes = KNeighborsClassifier(min(neighbours, len(train)))
+    votes.fit(normalize(train), train_labels)
+    return float(votes.score(normalize(test), test_labels))
+
+
+def effective_rank(features: np.ndarray) -> float:
+    """Exponential of the entropy of the singular values: 1 when all lie on a line.
+
+    Args:
+        features: [n, d].
+
+    Returns:
+        Between 1 and min(n, d).
+
+    Source: RankMe (Garrido et al., 2023), eq. 1, on centred features.
+    """
+    centred = features - features.mean(axis=0)
+    values = np.linalg.svd(centred, compute_uv=False)
+    if values.sum() <= 0:
+        return 1.0
+    share = values / values.sum()
+    share = share[share > 0]
+    return float(np.exp(-np.sum(share * np.log(share))))

@@ -1,0 +1,17 @@
+"""Losses and label assignments as pure functions; importing this loads jax alone."""
+
+from visxp_jax.losses.correspondence import ShiftedPairs, avc_bce, shifted_pairs
+from visxp_jax.losses.decorrelation import decorrelation
+from visxp_jax.losses.selflabel import pseudo_label_cross_entropy
+from visxp_jax.losses.sinkhorn import Equipartition, assign, equipartition
+
+__all__ = [
+    "Equipartition",
+    "ShiftedPairs",
+    "assign",
+    "avc_bce",
+    "decorrelation",
+    "equipartition",
+    "pseudo_label_cross_entropy",
+    "shifted_pairs",
+]

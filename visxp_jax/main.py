@@ -1,0 +1,127 @@
+"""Train, judge and report: `python -m visxp_jax.main --config=... --workdir=...`."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from visxp_jax.config import TrainConfig, from_dict, to_dict
+from visxp_jax.errors import VisxpError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "File in configs/; --config.section.key=value changes a value."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where everything of the run goes.")
+_TENSORBOARD = flags.DEFINE_bool("tensorboard", True, "Also write TensorBoard events.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Join the other hosts of a multi-host job first."
+)
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def prepared_dir(config: TrainConfig, workdir: Path) -> Path:
+    """Folder of prepared data; prepares `data.videos` first where `data.dir` is ''."""
+    if config.data.dir:
+        return Path(config.data.dir)
+    import jax
+    from jax.experimental import multihost_utils
+
+    if jax.process_index() == 0:
+        from data_prep.demo_videos import write_demo_videos
+        from data_prep.prepare import prepare
+
+        videos = Path(config.data.videos)
+        if config.data.videos == "demo":
+            videos = workdir / "videos"
+            write_demo_videos(videos)
+        prepare(
+            videos,
+            workdir / "data",
+            spectrogram=config.data.spectrogram,
+            size_px=config.data.size_px,
+            labels=Path(config.data.labels) if config.data.labels else None,
+            file_format=config.data.reader,
+        )
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("prepared")
+    return workdir / "data"
+
+
+def run(config: TrainConfig, workdir: Path, *, tensorboard: bool) -> dict[str, Any]:
+    """The whole job, from wherever an earlier one in this workdir got to.
+
+    Returns:
+        The figures, as written to WORKDIR/results.json.
+    """
+    begun = time.monotonic()
+    (workdir / "config.json").write_text(json.dumps(to_dict(config), indent=2))
+    data = prepared_dir(config, workdir)
+
+    # Late: a mistake in the configuration or the videos need not wait for these.
+    from visxp_jax.figures import final_figures
+    from visxp_jax.report.collect import write_report
+    from visxp_jax.run import train
+    from visxp_jax.session import open_session, provenance
+    from visxp_jax.weights import save_weights
+
+    with open_session(config, workdir, data, tensorboard=tensorboard) as session:
+        state, scores = train(session)
+        about = provenance(config, session.dataset) | {
+            "step": int(state.step),
+            "label_names": session.dataset.label_names,
+        }
+        about["sha256"] = save_weights(
+            workdir, config, state.params, state.model_state, about
+        )
+        figures, features = final_figures(session, state, scores)
+        figures["seconds"] = time.monotonic() - begun
+        results = {k: v if v is None else round(v, 6) for k, v in figures.items()}
+        (workdir / "results.json").write_text(json.dumps(results, indent=2))
+        write_report(session, state, results, features, about)
+    return results
+
+
+def print_table(results: dict[str, Any], workdir: Path) -> None:
+    """The figures, and where to look next."""
+    width = max(map(len, results))
+    for name, value in results.items():
+        print(f"{name:{width}}  {'-' if value is None else f'{value:.3f}'}")
+    print(f"\nreport: {workdir / 'report.html'}")
+
+
+def main(argv: list[str]) -> None:
+    """Entry point; exits with 2 on a mistake in the input, 0 after SIGTERM."""
+    try:
+        if len(argv) > 1:
+            raise VisxpError(f"unknown argument {argv[1]!r}; values are --config.KEY=.")
+        config = from_dict(_CONFIG.value)
+        workdir = Path(_WORKDIR.value).absolute()
+
+        import jax
+
+        from visxp_jax.train.lock import locked
+        from visxp_jax.train.loop import Preempted
+
+        if _DISTRIBUTED.value:
+            jax.distributed.initialize()
+        cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", workdir / "compiled")
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        host = jax.process_index()
+        with locked(workdir, name=f"LOCK.{host}" if host else "LOCK"):
+            results = run(config, workdir, tensorboard=_TENSORBOARD.value)
+        if jax.process_index() == 0:
+            print_table(results, workdir)
+    except VisxpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Preempted as stopped:
+        logging.info("%s; the same command goes on from there.", stopped)
+
+
+if __name__ == "__main__":
+    app.run(main)

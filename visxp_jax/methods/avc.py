@@ -1,0 +1,77 @@
+"""Stage 1: audio-visual correspondence."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from visxp_jax.config import AvcConfig
+from visxp_jax.losses import avc_bce, decorrelation, shifted_pairs
+from visxp_jax.methods.base import Aux, Method
+from visxp_jax.models.bind import Model
+from visxp_jax.types import Batch
+
+
+def heads(config: AvcConfig) -> dict[str, int]:
+    """One head of two outputs (mismatch, match), as in the published networks."""
+    del config
+    return {"avc": 2}
+
+
+def correspondence(
+    model: Model, params: Any, video: jax.Array, audio: jax.Array, batch: Batch
+) -> tuple[jax.Array, jax.Array]:
+    """Weighted mean loss over matching and mismatched pairs, and accuracy.
+
+    Args:
+        model: The bound network, with a head 'avc'.
+        params: Its parameters.
+        video: Frame embeddings, [b, d].
+        audio: Sound embeddings, [b, d].
+        batch: Where they came from.
+
+    Returns:
+        (loss in nats, share of pairs judged right); chance is ln 2 and 0.5.
+    """
+    pairs = shifted_pairs(video, audio, batch.video_id, batch.weight)
+    logits = model.head(params, "avc", model.fuse(params, pairs.video, pairs.audio))
+    total = jnp.maximum(jnp.sum(pairs.weight), 1.0)
+    loss = jnp.sum(pairs.weight * avc_bce(logits, pairs.matches)) / total
+    right = (logits[:, 1] > logits[:, 0]) == (pairs.matches > 0.5)
+    return loss, jnp.sum(pairs.weight * right.astype(jnp.float32)) / total
+
+
+def make(config: AvcConfig, model: Model) -> Method:
+    """The method with its settings.
+
+    Terms, as logged: representation = binary cross-entropy of the correspondence;
+    regularisation = decorrelation of the fused vectors of matching pairs.
+    """
+
+    def loss(
+        params: Any, model_state: Any, method_state: Any, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Aux]:
+        del method_state, key
+        (video, audio), model_state = model.embed(
+            params, model_state, batch.frame, batch.log_mel, train=True
+        )
+        representation, accuracy = correspondence(model, params, video, audio, batch)
+        regularisation = decorrelation(model.fuse(params, video, audio), batch.weight)
+        total = representation + config.regularisation * regularisation
+        metrics = {
+            "loss/representation": representation,
+            "loss/regularisation": regularisation,
+            "avc_accuracy": accuracy,
+        }
+        return total, Aux(model_state, metrics)
+
+    return Method(
+        chance={
+            "loss/total": math.log(2),
+            "loss/representation": math.log(2),
+            "avc_accuracy": 0.5,
+        },
+        init_state=lambda num_clips, key: {},
+        loss=loss,
+    )

@@ -1,0 +1,151 @@
+"""Stage 2: self-labelling on the fused vectors, with equal-sized clusters."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from visxp_jax.config import SelflabelConfig
+from visxp_jax.losses import (
+    assign,
+    decorrelation,
+    equipartition,
+    pseudo_label_cross_entropy,
+)
+from visxp_jax.methods import avc
+from visxp_jax.methods.base import Aux, Method, Relabelled
+from visxp_jax.models.bind import Model
+from visxp_jax.types import Batch
+
+
+def relabel_steps(steps: int, relabels: int, power: float) -> tuple[int, ...]:
+    """Steps before which labels are made anew: steps * (i / relabels)^power.
+
+    The first is always step 0: a stage begins by labelling.
+    """
+    at = {int(steps * (i / relabels) ** power) for i in range(relabels)}
+    return tuple(sorted(at))
+
+
+def heads(config: SelflabelConfig) -> dict[str, int]:
+    """All clustering heads as one matrix, and the head of stage 1."""
+    return {"avc": 2, "clusters": config.heads * config.clusters}
+
+
+def cluster_logits(
+    model: Model, params: Any, fused: jax.Array, heads: int, clusters: int
+) -> jax.Array:
+    """Logits of all heads, [b, r, k], from fused vectors [b, d]."""
+    return model.head(params, "clusters", fused).reshape(-1, heads, clusters)
+
+
+def make(config: SelflabelConfig, model: Model) -> Method:
+    """The method with its settings.
+
+    Terms, as logged, in the words of the VisXP documents: clustering = cross-entropy
+    of each head to its pseudo-label (Asano et al. 2020, eq. 1); representation =
+    correspondence loss of stage 1, kept so that the two towers go on agreeing;
+    regularisation = decorrelation of the fused vectors. Equal cluster sizes are a
+    constraint of the labels and no term of the loss.
+    """
+    num_heads, clusters = config.heads, config.clusters
+
+    def init_state(num_clips: int, key: jax.Array) -> dict[str, jax.Array]:
+        del key
+        return {"labels": jnp.full((num_clips, num_heads), -1, jnp.int32)}
+
+    def loss(
+        params: Any, model_state: Any, method_state: Any, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Aux]:
+        del key
+        (video, audio), model_state = model.embed(
+            params, model_state, batch.frame, batch.log_mel, train=True
+        )
+        fused = model.fuse(params, video, audio)
+        logits = cluster_logits(model, params, fused, num_heads, clusters)
+        labels = method_state["labels"][batch.clip_id]
+        per_clip = pseudo_label_cross_entropy(logits, labels)
+        rows = jnp.maximum(jnp.sum(batch.weight), 1.0)
+        clustering = jnp.sum(batch.weight * per_clip) / rows
+        representation, accuracy = avc.correspondence(
+            model, params, video, audio, batch
+        )
+        regularisation = decorrelation(fused, batch.weight)
+        total = (
+            config.clustering * clustering
+            + config.representation * representation
+            + config.regularisation * regularisation
+        )
+        metrics = {
+            "loss/clustering": clustering,
+            "loss/representation": representation,
+            "loss/regularisation": regularisation,
+            "avc_accuracy": accuracy,
+        }
+        return total, Aux(model_state, metrics)
+
+    @jax.jit
+    def label_head(
+        params: Any, features: jax.Array, row_mass: jax.Array, head: jax.Array
+    ) -> tuple[jax.Array, Any]:
+        logits = cluster_logits(model, params, features, num_heads, clusters)
+        log_probs = jax.nn.log_softmax(logits[:, head], axis=-1)
+        result = equipartition(
+            log_probs, sharpness=config.sharpness, row_mass=row_mass
+        )
+        return assign(log_probs, result.log_scale, sharpness=config.sharpness), result
+
+    def relabel(
+        params: Any,
+        method_state: Any,
+        features: jax.Array,
+        clip_id: np.ndarray,
+        key: jax.Array,
+    ) -> Relabelled:
+        del key
+        row_mass = (clip_id >= 0).astype(np.float32)
+        real = clip_id >= 0
+        new = np.array(method_state["labels"])
+        errors, sweeps, changed, used, largest = [], [], [], [], []
+        for head in range(num_heads):
+            labels, result = label_head(params, features, row_mass, jnp.int32(head))
+            if not np.isfinite(float(result.column_error)):
+                raise FloatingPointError(
+                    f"labels of head {head} cannot be made: its logits are not finite; "
+                    "lower selflabel.optim.learning_rate."
+                )
+            labels = np.asarray(labels)[real]
+            changed.append(np.mean(new[clip_id[real], head] != labels))
+            new[clip_id[real], head] = labels
+            counts = np.bincount(labels, minlength=clusters)
+            used.append(np.mean(counts > 0))
+            largest.append(counts.max() / counts.sum())
+            errors.append(float(result.column_error))
+            sweeps.append(float(result.iterations))
+        metrics = {
+            "relabel/column_error": float(np.max(errors)),
+            "relabel/sweeps": float(np.max(sweeps)),
+            "relabel/label_change": float(np.mean(changed)),
+            "relabel/clusters_in_use": float(np.mean(used)),
+            "relabel/largest_share": float(np.mean(largest)),
+        }
+        return Relabelled({"labels": new}, metrics)
+
+    return Method(
+        chance={
+            "loss/total": config.clustering * math.log(clusters)
+            + config.representation * math.log(2),
+            "loss/clustering": math.log(clusters),
+            "loss/representation": math.log(2),
+            "avc_accuracy": 0.5,
+            "relabel/largest_share": 1 / clusters,
+        },
+        init_state=init_state,
+        loss=loss,
+        relabel_steps=relabel_steps(
+            config.steps, config.relabels, config.relabel_power
+        ),
+        relabel=relabel,
+    )

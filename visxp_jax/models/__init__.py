@@ -1,0 +1,1 @@
+"""Encoders: linen modules, and `bind`, which makes pure functions of them."""

@@ -1,0 +1,118 @@
+"""The border between linen modules and pure functions; nothing above knows linen."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from visxp_jax.config import ModelConfig
+from visxp_jax.models.audiovisual import AudioVisualNet
+from visxp_jax.models.recurrent import RecurrentTower
+from visxp_jax.models.tower import ConvTower
+
+PyTree = Any
+
+
+class Model(NamedTuple):
+    """An encoder as pure functions of (params, model_state).
+
+    `params` is what is trained, `model_state` the running statistics of BatchNorm.
+    """
+
+    init: Callable[[jax.Array], tuple[PyTree, PyTree]]
+    embed: Callable[..., tuple[tuple[jax.Array, jax.Array], PyTree]]
+    fuse: Callable[[PyTree, jax.Array, jax.Array], jax.Array]
+    head: Callable[[PyTree, str, jax.Array], jax.Array]
+
+
+# Window of the last max-pool in the published networks, for (frames, sounds).
+PUBLISHED_POOL = ((14, 14), (16, 6))
+PAPER_POOL = ((14, 14), (16, 12))
+
+
+def build_network(config: ModelConfig, heads: dict[str, int]) -> AudioVisualNet:
+    """The linen network that a configuration describes."""
+    activation = "gelu" if config.network == "avnet" else "relu"
+    published = PUBLISHED_POOL if config.network == "avnet" else PAPER_POOL
+    pools = published if config.pool == "published" else (None, None)
+    shared = {
+        "width": config.width,
+        "double_convolution": config.double_convolution,
+        "activation": activation,
+        "momentum": config.bn_momentum,
+        "dtype": jnp.dtype(config.dtype),
+    }
+    if config.audio == "rnn":
+        audio = RecurrentTower(**shared)
+    else:
+        audio = ConvTower(last_pool=pools[1], **shared)
+    return AudioVisualNet(
+        video_model=ConvTower(last_pool=pools[0], **shared),
+        audio_model=audio,
+        fusion_dim=config.fusion_dim,
+        activation=activation,
+        heads=heads,
+    )
+
+
+def bind(
+    network: AudioVisualNet,
+    *,
+    frame_shape: tuple[int, int, int],
+    log_mel_shape: tuple[int, int],
+) -> Model:
+    """Pure functions of one network.
+
+    Args:
+        network: From `build_network`.
+        frame_shape: (h, w, 3).
+        log_mel_shape: (m, f).
+
+    Returns:
+        `Model` with
+        `init(key) -> (params, model_state)`,
+        `embed(params, model_state, frame, log_mel, train=...) -> ((video, audio),
+        model_state)`, `fuse(params, video, audio) -> [b, d]`,
+        `head(params, name, fused) -> [b, outputs]`.
+    """
+
+    def init(key: jax.Array) -> tuple[PyTree, PyTree]:
+        variables = network.init(
+            key,
+            jnp.zeros((1, *frame_shape), jnp.uint8),
+            jnp.zeros((1, *log_mel_shape), jnp.float16),
+        )
+        return variables["params"], variables["batch_stats"]
+
+    def embed(
+        params: PyTree,
+        model_state: PyTree,
+        frame: jax.Array,
+        log_mel: jax.Array,
+        *,
+        train: bool,
+    ) -> tuple[tuple[jax.Array, jax.Array], PyTree]:
+        variables = {"params": params, "batch_stats": model_state}
+        if not train:
+            out = network.apply(
+                variables, frame, log_mel, train=False, method="embed"
+            )
+            return out, model_state
+        out, changed = network.apply(
+            variables,
+            frame,
+            log_mel,
+            train=True,
+            method="embed",
+            mutable=["batch_stats"],
+        )
+        return out, changed["batch_stats"]
+
+    def fuse(params: PyTree, video: jax.Array, audio: jax.Array) -> jax.Array:
+        return network.apply({"params": params}, video, audio, method="fuse")
+
+    def head(params: PyTree, name: str, fused: jax.Array) -> jax.Array:
+        return network.apply({"params": params}, name, fused, method="head")
+
+    return Model(init, embed, fuse, head)

@@ -1,0 +1,54 @@
+"""An audio tower that reads a spectrogram from left to right."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from visxp_jax.models.tower import ConvNorm, block_max
+
+
+class RecurrentTower(nn.Module):
+    """Convolutional front end, then a gated recurrent unit over time in both directions.
+
+    The front end is the first three blocks of `ConvTower`; it shrinks frequency 16 times
+    and time 4 times, so that the recurrent network has time steps left to read. VisXP's
+    model documents describe its audio network as recurrent; the published one is the
+    convolutional `ConvTower`.
+
+    Attributes: as `ConvTower`; the vector has 8 * width entries here too.
+    """
+
+    width: int
+    double_convolution: bool
+    activation: str
+    momentum: float
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """[b, m, f, 1] -> float32 [b, 8 * width]."""
+        x = x.astype(self.dtype)
+        for block in range(3):
+            for half in ("", "B") if self.double_convolution else ("",):
+                x = ConvNorm(
+                    features=self.width * 2**block,
+                    strides=(2, 2) if block == 0 and not half else (1, 1),
+                    activation=self.activation,
+                    momentum=self.momentum,
+                    dtype=self.dtype,
+                    name=f"conv{block + 1}{half}",
+                )(x, train=train)
+            x = block_max(x, (2, 2) if block == 0 else (2, 1))
+        b, m, f, c = x.shape
+        x = x.transpose(0, 2, 1, 3).reshape(b, f, m * c)
+        x = nn.Dense(8 * self.width, dtype=self.dtype, name="project")(x)
+        forward = nn.RNN(nn.GRUCell(4 * self.width, dtype=self.dtype), name="forward")
+        backward = nn.RNN(
+            nn.GRUCell(4 * self.width, dtype=self.dtype),
+            reverse=True,
+            keep_order=True,
+            name="backward",
+        )
+        x = jnp.concatenate([forward(x), backward(x)], axis=-1)
+        # An event may be anywhere in the second: the strongest step speaks.
+        return x.max(axis=1).astype(jnp.float32)

@@ -1,0 +1,117 @@
+"""The convolutional tower that L3-Net and VisXP's AVNet share, for frames and sounds."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+# torch's nn.GELU is the erf form; Flax defaults to the tanh approximation.
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "relu": nn.relu,
+}
+
+
+def block_max(x: jax.Array, window: tuple[int, int]) -> jax.Array:
+    """Max over non-overlapping windows; what is left over at right and bottom is cut.
+
+    The same as `flax.linen.max_pool` with stride = window and VALID padding, without
+    its backward pass, which is a scalar loop on CPU (6 times slower there). Where
+    several values of a window are equal, they share the gradient.
+
+    Args:
+        x: [b, h, w, c].
+        window: (height, width), at most (h, w).
+
+    Returns:
+        [b, h // height, w // width, c].
+    """
+    b, h, w, c = x.shape
+    rows, cols = h // window[0], w // window[1]
+    x = x[:, : rows * window[0], : cols * window[1]]
+    return x.reshape(b, rows, window[0], cols, window[1], c).max(axis=(2, 4))
+
+
+class ConvNorm(nn.Module):
+    """3x3 convolution with bias, BatchNorm, activation."""
+
+    features: int
+    strides: tuple[int, int]
+    activation: str
+    momentum: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """[b, h, w, c] -> [b, ceil(h / s), ceil(w / s), features]."""
+        # Explicit padding: SAME pads (0, 1) where torch's padding=1 pads (1, 1).
+        x = nn.Conv(
+            self.features,
+            (3, 3),
+            strides=self.strides,
+            padding=((1, 1), (1, 1)),
+            dtype=self.dtype,
+            kernel_init=nn.initializers.he_normal(),
+            name="conv",
+        )(x)
+        x = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.momentum,
+            epsilon=1e-3,
+            dtype=self.dtype,
+            name="bn",
+        )(x)
+        return ACTIVATIONS[self.activation](x)
+
+
+class ConvTower(nn.Module):
+    """Four blocks of 3x3 convolutions with 2x2 max-pooling between, then one vector.
+
+    The first convolution has stride 2; widths double from block to block.
+
+    Attributes:
+        width: Channels of the first block; the vector has 8 times as many. 64 in the
+            papers, 16 in the configurations for two CPU cores.
+        double_convolution: Two convolutions per block instead of one.
+        activation: 'gelu' (erf form) or 'relu'.
+        last_pool: Window of the last max-pool, of which only the first is kept, as in
+            the published networks: VisXP pools the top left 14x14 of 16x16 cells when
+            given 256 x 256 pixels. None pools everything.
+        momentum: BatchNorm's, in Flax's sense: share of the old running value.
+        dtype: Of the computation; weights and the result are float32.
+    """
+
+    width: int
+    double_convolution: bool
+    activation: str
+    last_pool: tuple[int, int] | None
+    momentum: float
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """[b, h, w, c] -> float32 [b, 8 * width]."""
+        x = x.astype(self.dtype)
+        for block in range(4):
+            if block:
+                x = block_max(x, (2, 2))
+            for half in ("", "B") if self.double_convolution else ("",):
+                x = ConvNorm(
+                    features=self.width * 2**block,
+                    strides=(2, 2) if block == 0 and not half else (1, 1),
+                    activation=self.activation,
+                    momentum=self.momentum,
+                    dtype=self.dtype,
+                    name=f"conv{block + 1}{half}",
+                )(x, train=train)
+        if self.last_pool is not None:
+            have, want = x.shape[1:3], self.last_pool
+            if have[0] < want[0] or have[1] < want[1]:
+                raise ValueError(
+                    f"the last max-pool needs at least {want[0]} x {want[1]} cells, "
+                    f"the input leaves {have[0]} x {have[1]}; use a larger input or "
+                    "model.pool='all'."
+                )
+            x = x[:, : want[0], : want[1]]
+        return x.max(axis=(1, 2)).astype(jnp.float32)

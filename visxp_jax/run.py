@@ -1,0 +1,164 @@
+"""All stages of a run, from wherever its newest checkpoint stands."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from visxp_jax.augment import augment
+from visxp_jax.config import to_dict
+from visxp_jax.evals import judge
+from visxp_jax.figures import held_out, monitor
+from visxp_jax.methods import Method, make_method
+from visxp_jax.session import Session, check_same_run
+from visxp_jax.sharding import everywhere, padded_rows, rows
+from visxp_jax.train.loop import Stage, train_stage
+from visxp_jax.train.optim import make_optimizer
+from visxp_jax.train.step import TrainState, make_step, state_sharding
+
+PyTree = Any
+
+
+def train(session: Session) -> tuple[TrainState, dict[str, Any]]:
+    """Run all stages, going on from the newest checkpoint if there is one.
+
+    Returns:
+        The final state, and the held-out figures after each stage.
+    """
+    config, checkpoints = session.config, session.checkpoints
+    key = jax.random.key(config.seed)
+    params, model_state = jax.jit(session.model.init)(key)
+    skipped = 0
+    scores: dict[str, Any] = {}
+    latest = checkpoints.latest()
+    about = checkpoints.about(latest) if latest is not None else None
+    if about is not None:
+        check_same_run(about, session)
+        scores = about["scores"]
+        logging.info("going on from step %d (stage %s)", latest, about["stage"])
+    passed = about is None
+    first = 0
+    state = None
+    for number, name in enumerate(config.stages):
+        last = first + config.stage(name).steps
+        stage_key = jax.random.fold_in(key, number + 1)
+        method = make_method(config, name, session.model)
+        optimizer = make_optimizer(config.stage(name).optim, config.stage(name).steps)
+        passed = passed or (about is not None and about["stage"] == name)
+        if not passed:
+            first = last
+            continue
+        state = first_state(
+            session, method, optimizer, params, model_state, first, skipped, stage_key
+        )
+        if about is not None and about["stage"] == name and latest is not None:
+            state = checkpoints.restore(latest, state)
+        stage = bind_stage(session, name, method, optimizer, state, (first, last), scores)
+        position = int(state.step) - first
+        batches = session.reader.train(
+            batch_size=session.host_batch, seed=config.seed * 1000 + number,
+            start=position,
+        )
+        state = train_stage(
+            stage,
+            state,
+            batches,
+            stage_key,
+            mesh=session.mesh,
+            run=config.run,
+            writers=session.writers,
+            stop=session.stop,
+        )
+        scores[name] = held_out(session, name, state)
+        params, model_state = state.params, state.model_state
+        first, skipped = last, int(state.skipped)
+    assert state is not None  # noqa: S101  (there is at least one stage)
+    return state, scores
+
+
+def first_state(
+    session: Session,
+    method: Method,
+    optimizer: Any,
+    params: PyTree,
+    model_state: PyTree,
+    step: int,
+    skipped: int,
+    key: jax.Array,
+) -> TrainState:
+    """State at the beginning of a stage, placed on the devices."""
+    clips = padded_rows(session.dataset.num_clips("train"), session.mesh)
+    state = TrainState(
+        step=jnp.int32(step),
+        skipped=jnp.int32(skipped),
+        params=params,
+        model_state=model_state,
+        opt_state=optimizer.init(params),
+        method_state=method.init_state(clips, key),
+    )
+    return jax.device_put(state, state_sharding(state, session.mesh))
+
+
+def bind_stage(
+    session: Session,
+    name: str,
+    method: Method,
+    optimizer: Any,
+    state: TrainState,
+    bounds: tuple[int, int],
+    scores: dict[str, Any],
+) -> Stage:
+    """Give the loop its functions."""
+    config = session.config
+    shardings = state_sharding(state, session.mesh)
+    about = {
+        "stage": name,
+        "config": to_dict(config),
+        "scores": dict(scores),
+        "data_sha256": session.dataset.manifest_sha256,
+    }
+
+    def save(step: int, state: TrainState) -> None:
+        position = {"batches": step - bounds[0]}
+        session.checkpoints.save(step, state, {**about, **position})
+
+    return Stage(
+        name=name,
+        first_step=bounds[0],
+        last_step=bounds[1],
+        method=method,
+        step=make_step(
+            method, optimizer, partial(augment, config=config.data), shardings
+        ),
+        relabel=partial(relabel, session, method, shardings),
+        evaluate=partial(monitor, session, name),
+        save=save,
+    )
+
+
+def relabel(
+    session: Session, method: Method, shardings: TrainState, state: TrainState
+) -> tuple[TrainState, dict[str, float]]:
+    """One pass over all training clips in eval mode, then new labels."""
+    assert method.relabel is not None  # noqa: S101  (it has relabel_steps)
+    features = session.features(state.params, state.model_state, "train")
+    n = padded_rows(len(features.clip_id), session.mesh)
+    clip_id = np.full(n, -1, np.int32)
+    clip_id[: len(features.clip_id)] = features.clip_id
+    fused = np.zeros((n, features.fused.shape[1]), np.float32)
+    fused[: len(features.fused)] = features.fused
+    copied = jax.jit(lambda x: x, out_shardings=everywhere(session.mesh))
+    result = method.relabel(
+        state.params,
+        jax.device_get(copied(state.method_state)),
+        jax.device_put(fused, rows(session.mesh)),
+        clip_id,
+        jax.random.fold_in(jax.random.key(session.config.seed), int(state.step)),
+    )
+    placed = jax.device_put(result.method_state, shardings.method_state)
+    return state._replace(method_state=placed), result.metrics
+
+

@@ -1,0 +1,170 @@
+"""What stays the same during a run, and the checks before it starts."""
+
+import json
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from visxp_jax import __version__
+from visxp_jax.config import TrainConfig, to_dict
+from visxp_jax.data import open_reader
+from visxp_jax.data.dataset import PreparedDataset, open_dataset
+from visxp_jax.data.reader import Reader
+from visxp_jax.errors import VisxpError
+from visxp_jax.features import Encoder
+from visxp_jax.models.bind import Model
+from visxp_jax.sharding import check_batch_size, make_mesh
+from visxp_jax.train.checkpoint import Checkpoints
+from visxp_jax.train.log import Writer, make_writers
+from visxp_jax.train.loop import StopSignal
+from visxp_jax.types import Features
+from visxp_jax.weights import make_model
+
+PyTree = Any
+
+
+class Session(NamedTuple):
+    """What stays the same during a run."""
+
+    config: TrainConfig
+    workdir: Path
+    dataset: PreparedDataset
+    reader: Reader
+    mesh: jax.sharding.Mesh
+    model: Model
+    encoder: Encoder
+    writers: list[Writer]
+    checkpoints: Checkpoints
+    stop: StopSignal
+
+    @property
+    def host_batch(self) -> int:
+        """Rows of a batch on this host."""
+        return self.config.data.batch_size // jax.process_count()
+
+    def features(self, params: PyTree, model_state: PyTree, split: str) -> Features:
+        """Frozen features of all usable clips of a split."""
+        batches = self.reader.ordered(split, batch_size=self.host_batch)
+        return self.encoder(params, model_state, batches)
+
+
+@contextmanager
+def open_session(
+    config: TrainConfig, workdir: Path, data: Path, *, tensorboard: bool
+) -> Iterator[Session]:
+    """Open data, devices, checkpoints and writers; close them whatever happens.
+
+    Args:
+        config: Of the run.
+        workdir: Locked by the caller.
+        data: Prepared data.
+        tensorboard: Also write event files.
+
+    Raises:
+        VisxpError: the pieces do not fit together.
+    """
+    dataset = open_dataset(data)
+    mesh = make_mesh()
+    check_fits(config, dataset, mesh)
+    model = make_model(config)
+    reader = open_reader(dataset, config.data)
+    checkpoints = Checkpoints(
+        workdir / "checkpoints", keep=config.run.keep_checkpoints
+    )
+    stop = StopSignal()
+    writers: list[Writer] = []
+    if jax.process_index() == 0:
+        writers = make_writers(
+            workdir, first_step=checkpoints.latest() or 0, tensorboard=tensorboard
+        )
+    try:
+        yield Session(
+            config=config,
+            workdir=workdir,
+            dataset=dataset,
+            reader=reader,
+            mesh=mesh,
+            model=model,
+            encoder=Encoder(model, mesh),
+            writers=writers,
+            checkpoints=checkpoints,
+            stop=stop,
+        )
+    finally:
+        stop.restore()
+        for writer in writers:
+            writer.flush()
+        checkpoints.close()
+
+
+def provenance(config: TrainConfig, dataset: PreparedDataset) -> dict[str, Any]:
+    """What made an output: versions, machine, data."""
+    packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "av")
+    return {
+        "config": config.name,
+        "visxp_jax": __version__,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "data": str(dataset.dir),
+        "data_sha256": dataset.manifest_sha256,
+        "date": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+def check_fits(config: TrainConfig, dataset: PreparedDataset, mesh: Any) -> None:
+    """Refuse what cannot work before anything is compiled.
+
+    Raises:
+        VisxpError: sizes do not fit; names both numbers.
+    """
+    check_batch_size(config.data.batch_size, mesh)
+    wanted = (config.data.spectrogram, config.data.size_px)
+    have = (dataset.spectrogram, dataset.size_px)
+    if wanted != have:
+        raise VisxpError(
+            f"data.spectrogram and data.size_px must be those of the prepared data "
+            f"{have}, got {wanted}; change them, or prepare again."
+        )
+    usable = dataset.num_usable("train")
+    if usable < config.data.batch_size:
+        raise VisxpError(
+            f"data.batch_size must not exceed the {usable} usable training clips (with "
+            f"sound that is not silent) of {dataset.dir}, got {config.data.batch_size}."
+        )
+    for split in ("validation", "test"):
+        if not dataset.num_usable(split):
+            raise VisxpError(
+                f"{dataset.dir} must hold clips for {split}, got none; it takes at least "
+                "three videos with sound: prepare more."
+            )
+
+
+def check_same_run(about: dict[str, Any], session: Session) -> None:
+    """Refuse to go on from a checkpoint of another architecture or other data.
+
+    Raises:
+        VisxpError: names the first setting that differs.
+    """
+    then, now = about["config"], json.loads(json.dumps(to_dict(session.config)))
+    for section in ("model", "stages", "seed", *session.config.stages):
+        if then.get(section) != now[section]:
+            old, new = then.get(section), now[section]
+            if isinstance(old, dict):
+                key = next(k for k in new if old.get(k) != new[k])
+                section, old, new = f"{section}.{key}", old.get(key), new[key]
+            raise VisxpError(
+                f"{session.workdir} holds a checkpoint made with {section}={old!r}, but "
+                f"the configuration says {new!r}; use another --workdir to start anew."
+            )
+    if about["data_sha256"] != session.dataset.manifest_sha256:
+        raise VisxpError(
+            f"{session.workdir} holds a checkpoint made with other data than "
+            f"{session.dataset.dir}; use another --workdir to start anew."
+        )

@@ -1,0 +1,75 @@
+"""The mesh and the placements: batches and rows over 'data', weights everywhere."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from visxp_jax.errors import VisxpError
+
+ROWS = PartitionSpec("data")
+EVERYWHERE = PartitionSpec()
+
+
+def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+    """One axis, 'data', over the given devices (default: all of all hosts).
+
+    `jax.make_mesh` would give axes of type Explicit, under which a product of two
+    batch-sharded matrices is an error; Auto lets the compiler place the collectives.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    return jax.make_mesh(
+        (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
+    )
+
+
+def rows(mesh: Mesh) -> NamedSharding:
+    """Leading axis split over the devices."""
+    return NamedSharding(mesh, ROWS)
+
+
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """The same values on every device."""
+    return NamedSharding(mesh, EVERYWHERE)
+
+
+def to_global(tree: Any, mesh: Mesh) -> Any:
+    """Put this host's rows of a batch on its devices, as one array over all hosts.
+
+    Args:
+        tree: Arrays [b / hosts, ...], a NamedTuple or dict of them.
+        mesh: From `make_mesh`.
+
+    Returns:
+        The same tree of jax arrays [b, ...], rows over 'data'.
+    """
+    sharding = rows(mesh)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
+    )
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Copy a tree of host values to every device."""
+    return jax.device_put(tree, everywhere(mesh))
+
+
+def padded_rows(num_rows: int, mesh: Mesh) -> int:
+    """Smallest multiple of the mesh size that holds `num_rows`."""
+    return -(-num_rows // mesh.size) * mesh.size
+
+
+def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+    """Raise unless the global batch can be split evenly.
+
+    Raises:
+        VisxpError: with the nearest sizes that work.
+    """
+    if batch_size < mesh.size or batch_size % mesh.size:
+        low = max(batch_size // mesh.size, 1) * mesh.size
+        raise VisxpError(
+            f"data.batch_size must be a multiple of the {mesh.size} devices, got "
+            f"{batch_size}; use {low} or {low + mesh.size}."
+        )

@@ -1,0 +1,101 @@
+"""State and data position, saved together; the only module that knows orbax."""
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from visxp_jax.errors import VisxpError
+from visxp_jax.train.step import TrainState
+
+
+class Checkpoints:
+    """Steps saved under one directory; each is whole or not there.
+
+    A save becomes visible by one rename at its end, so a process killed in the middle
+    loses that save and no earlier one; its leftovers are removed on the next start.
+    Checksums of all arrays are stored beside them, since flipped bytes in a data file
+    would otherwise be restored without a word.
+    """
+
+    def __init__(self, directory: Path, *, keep: int) -> None:
+        """Open or create; call only while holding the workdir's lock."""
+        self._directory = directory.absolute()
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep, cleanup_tmp_directories=True
+            ),
+            item_names=("state", "about"),
+        )
+
+    def latest(self) -> int | None:
+        """Newest whole step, or None."""
+        return self._manager.latest_step()
+
+    def about(self, step: int) -> dict[str, Any]:
+        """The JSON saved with a step: stage, configuration, checksums."""
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(about=ocp.args.JsonRestore())
+        )
+        return restored["about"]
+
+    def save(self, step: int, state: TrainState, about: dict[str, Any]) -> None:
+        """Begin to save; returns once the state may be changed again."""
+        if step in self._manager.all_steps():
+            return
+        about = {**about, "checksums": checksums(state)}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
+            ),
+        )
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """The state saved at `step`.
+
+        Args:
+            step: From `latest`.
+            like: A state of the wanted shapes, types and placements.
+
+        Raises:
+            VisxpError: the data are damaged.
+        """
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        try:
+            restored = self._manager.restore(
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            )["state"]
+        except (ValueError, KeyError, OSError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise VisxpError(
+                f"checkpoint {self._directory / str(step)} cannot be read: {first}; "
+                "remove that folder to go on from the one before."
+            ) from error
+        expected = self.about(step)["checksums"]
+        damaged = [k for k, v in checksums(restored).items() if expected.get(k) != v]
+        if damaged:
+            raise VisxpError(
+                f"checkpoint {self._directory / str(step)} is damaged in {damaged[0]}: "
+                "its checksum differs; remove that folder to go on from the one before."
+            )
+        return restored
+
+    def close(self) -> None:
+        """Wait for saves under way and let go."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def checksums(state: TrainState) -> dict[str, int]:
+    """CRC-32 of every array this host holds in full, by path in the tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {
+        jax.tree_util.keystr(path): zlib.crc32(np.asarray(leaf).tobytes())
+        for path, leaf in leaves
+        if getattr(leaf, "is_fully_addressable", True)
+    }

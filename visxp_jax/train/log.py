@@ -1,0 +1,85 @@
+"""Where numbers go: WORKDIR/metrics.jsonl always, TensorBoard through clu if it can."""
+
+import importlib.util
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from absl import logging
+
+
+class Writer(Protocol):
+    """Part of clu's `MetricWriter` that is used here."""
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Write scalars of one step."""
+
+    def flush(self) -> None:
+        """Make what was written visible."""
+
+
+class JsonlWriter:
+    """One JSON object per line: {"step": ..., name: value, ...}.
+
+    On opening, lines of steps from `first_step` on are dropped: they are left over from
+    a run that died after its last checkpoint, and will be written again.
+    """
+
+    def __init__(self, path: Path, *, first_step: int) -> None:
+        """Open for appending."""
+        kept = [row for row in read_jsonl(path) if row["step"] <= first_step]
+        if not first_step:
+            kept = []
+        self._file = path.open("w", encoding="utf-8")
+        for row in kept:
+            self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """NaN and infinity become null: JSON has neither."""
+        row: dict[str, Any] = {"step": int(step)}
+        for name, value in scalars.items():
+            row[name] = float(value) if math.isfinite(value) else None
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def flush(self) -> None:
+        """Nothing left to do: each line is flushed."""
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Rows of a metrics file; a line cut off by a crash is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def make_writers(workdir: Path, *, first_step: int, tensorboard: bool) -> list[Writer]:
+    """The writers of this host.
+
+    Args:
+        workdir: Of the run.
+        first_step: Where the run starts or goes on.
+        tensorboard: Also write event files; clu's writer needs TensorFlow, and is left
+            out with one line where that is not installed.
+    """
+    writers: list[Writer] = [
+        JsonlWriter(workdir / "metrics.jsonl", first_step=first_step)
+    ]
+    if tensorboard and importlib.util.find_spec("tensorflow") is None:
+        logging.info("TensorFlow is not installed: metrics.jsonl only, no TensorBoard.")
+    elif tensorboard:
+        from clu import metric_writers
+
+        writers.append(
+            metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(workdir)))
+        )
+    return writers

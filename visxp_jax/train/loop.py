@@ -1,0 +1,193 @@
+"""The training loop: one, for all methods and stages."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+from visxp_jax.config import RunConfig
+from visxp_jax.errors import VisxpError
+from visxp_jax.methods import Method
+from visxp_jax.sharding import to_global
+from visxp_jax.train.log import Writer
+from visxp_jax.train.step import Step, TrainState
+from visxp_jax.types import Batch
+
+
+class Stage(NamedTuple):
+    """What the loop is given for one stage; steps count over the whole run."""
+
+    name: str
+    first_step: int
+    last_step: int  # exclusive
+    method: Method
+    step: Step
+    relabel: Callable[[TrainState], tuple[TrainState, dict[str, float]]]
+    evaluate: Callable[[TrainState], dict[str, float]]
+    save: Callable[[int, TrainState], None]
+
+
+class Preempted(Exception):
+    """SIGTERM came; the state has been saved."""
+
+
+class StopSignal:
+    """Notices SIGTERM and SIGINT without interrupting the step under way."""
+
+    def __init__(self) -> None:
+        """Take over the signals."""
+        self.received = False
+        self._previous = {
+            s: signal.signal(s, self._notice) for s in (signal.SIGTERM, signal.SIGINT)
+        }
+
+    def _notice(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt  # the second time, do not wait
+        self.received = True
+
+    def agreed(self, step: int) -> bool:
+        """Whether to stop before this step; all hosts get the same answer."""
+        if jax.process_count() == 1:
+            return self.received
+        from jax.experimental import multihost_utils
+
+        # The runtime has its own SIGTERM notice, and picks a step for all hosts.
+        return multihost_utils.reached_preemption_sync_point(step)
+
+    def restore(self) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+def train_stage(
+    stage: Stage,
+    state: TrainState,
+    batches: Iterator[Batch],
+    key: jax.Array,
+    *,
+    mesh: jax.sharding.Mesh,
+    run: RunConfig,
+    writers: list[Writer],
+    stop: StopSignal,
+) -> TrainState:
+    """Run a stage from where the state stands to its end.
+
+    Metrics stay on the device until `log_every` steps are together, so that the host
+    runs ahead of it. Order at each step: stop? relabel? step, log, evaluate, save.
+
+    Args:
+        stage: Functions and bounds.
+        state: As of some step in [first_step, last_step].
+        batches: This host's rows, beginning with the batch of that step.
+        key: Of the stage; the step folds its number in.
+        mesh: Devices.
+        run: Intervals.
+        writers: Where numbers go.
+        stop: Asked before every step.
+
+    Returns:
+        The state after the last step.
+
+    Raises:
+        Preempted: after saving.
+        VisxpError: too many steps in a row were not finite.
+    """
+    step = int(state.step)
+    pending = Pending(run.max_skipped)
+    bar = tqdm(
+        total=stage.last_step - stage.first_step,
+        initial=step - stage.first_step,
+        desc=stage.name,
+        unit="step",
+        disable=None,
+    )
+    with bar:
+        while step < stage.last_step:
+            if stop.agreed(step):
+                stage.save(step, state)
+                raise Preempted(f"stopped and saved at step {step}")
+            if step - stage.first_step in stage.method.relabel_steps:
+                state, numbers = stage.relabel(state)
+                _write(writers, step, numbers)
+            batch = next(batches)
+            state, metrics = stage.step(state, to_global(batch, mesh), key)
+            pending.add(metrics, batch.clip_id)
+            step += 1
+            bar.update()
+            last = step == stage.last_step
+            if step % run.log_every == 0 or last:
+                numbers = pending.fetch(step)
+                _write(writers, step, numbers)
+                bar.set_postfix(loss=f"{numbers['loss/total']:.3f}")
+            if step % run.eval_every == 0 or last:
+                _write(writers, step, stage.evaluate(state))
+                pending.restart_clock()
+            if step % run.save_every == 0 or last:
+                stage.save(step, state)
+    return state
+
+
+class Pending:
+    """Metrics of steps whose values have not been fetched yet."""
+
+    def __init__(self, max_skipped: int) -> None:
+        """Give up after `max_skipped` steps in a row that were not finite."""
+        self._rows: list[tuple[Any, np.ndarray]] = []
+        self._max_skipped = max_skipped
+        self._in_a_row = 0
+        self._clips = 0
+        self._since = time.monotonic()
+
+    def add(self, metrics: dict[str, jax.Array], clip_id: np.ndarray) -> None:
+        """Note a step's metrics, still on the device, and its clips."""
+        self._rows.append((metrics, clip_id))
+        self._clips += len(clip_id) * jax.process_count()
+
+    def restart_clock(self) -> None:
+        """Leave out of the rate what was not training."""
+        self._since, self._clips = time.monotonic(), 0
+
+    def fetch(self, step: int) -> dict[str, float]:
+        """Means over the steps since the last call; waits for the device."""
+        first = step - len(self._rows)
+        rows = [(jax.device_get(m), ids) for m, ids in self._rows]
+        self._rows = []
+        good = []
+        for i, (metrics, ids) in enumerate(rows):
+            if metrics["finite"]:
+                good.append(metrics)
+                self._in_a_row = 0
+                continue
+            self._in_a_row += 1
+            logging.warning(
+                "step %d was not finite and changed nothing; its clips: %s",
+                first + i,
+                " ".join(map(str, ids)),
+            )
+            if self._in_a_row >= self._max_skipped:
+                raise VisxpError(
+                    f"{self._in_a_row} steps in a row were not finite, the last of them "
+                    f"step {first + i} on clips {ids.tolist()}; look at these clips, or "
+                    "lower the learning rate."
+                )
+        seconds = max(time.monotonic() - self._since, 1e-9)
+        rate = self._clips / seconds
+        self.restart_clock()
+        used = good or [m for m, _ in rows]
+        means = {name: float(np.mean([m[name] for m in used])) for name in used[0]}
+        means["finite"] = len(good) / len(rows)
+        return {**means, "clips_per_second": rate}
+
+
+def _write(writers: list[Writer], step: int, numbers: dict[str, float]) -> None:
+    for writer in writers:
+        writer.write_scalars(step, numbers)

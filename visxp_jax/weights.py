@@ -1,0 +1,108 @@
+"""A trained model in two plain files, for everything that comes after training."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from visxp_jax.audio.spectrogram import PRESETS, Spectrogram
+from visxp_jax.config import TrainConfig, from_dict, to_dict
+from visxp_jax.errors import VisxpError
+from visxp_jax.methods import all_heads
+from visxp_jax.models.bind import Model, bind, build_network
+
+PyTree = Any
+
+
+class Trained(NamedTuple):
+    """A model ready to use."""
+
+    config: TrainConfig
+    model: Model
+    params: PyTree
+    model_state: PyTree
+    spectrogram: Spectrogram
+    about: dict[str, Any]  # step, sha256 of the weights, versions, label names
+
+
+def make_model(config: TrainConfig) -> Model:
+    """The network of a run with the heads of all its stages."""
+    preset = PRESETS[config.data.spectrogram]
+    size = config.data.size_px
+    return bind(
+        build_network(config.model, all_heads(config)),
+        frame_shape=(size, size, 3),
+        log_mel_shape=preset.shape,
+    )
+
+
+def save_weights(
+    workdir: Path,
+    config: TrainConfig,
+    params: PyTree,
+    model_state: PyTree,
+    about: dict[str, Any],
+) -> str:
+    """Write WORKDIR/model.npz (arrays) and WORKDIR/model.json (all else).
+
+    Args:
+        workdir: Of the run.
+        config: Of the run.
+        params: Trained weights.
+        model_state: Running statistics.
+        about: JSON values to keep with them.
+
+    Returns:
+        sha256 of model.npz, by which outputs name the weights that made them.
+    """
+    tree = {"params": params, "model_state": model_state}
+    flat = {k: np.asarray(v) for k, v in flatten_dict(tree, sep="/").items()}
+    weights = workdir / "model.npz"
+    partial = workdir / "model.npz.partial"
+    with partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **flat)
+    digest = hashlib.sha256(partial.read_bytes()).hexdigest()
+    record = {**about, "sha256": digest, "config": to_dict(config)}
+    text = json.dumps(record, indent=2)
+    (workdir / "model.json.partial").write_text(text, encoding="utf-8")
+    os.replace(partial, weights)
+    os.replace(workdir / "model.json.partial", workdir / "model.json")
+    return digest
+
+
+def load_weights(workdir: Path) -> Trained:
+    """Read what `save_weights` wrote; nothing is unpickled.
+
+    Raises:
+        VisxpError: files are missing, do not belong together, or do not fit the
+            configuration stored with them.
+    """
+    try:
+        about = json.loads((workdir / "model.json").read_text(encoding="utf-8"))
+        data = (workdir / "model.npz").read_bytes()
+    except FileNotFoundError as error:
+        raise VisxpError(
+            f"{workdir} must hold a trained model, but {error.filename} is missing; "
+            "give the --workdir of a finished training run."
+        ) from error
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != about.get("sha256"):
+        raise VisxpError(
+            f"{workdir / 'model.npz'} must be the file that model.json describes "
+            f"(sha256 {about.get('sha256')}), got {digest}; it is damaged or replaced."
+        )
+    with np.load(workdir / "model.npz") as arrays:
+        tree = unflatten_dict({k: arrays[k] for k in arrays.files}, sep="/")
+    config = from_dict(about.pop("config"))
+    return Trained(
+        config=config,
+        model=make_model(config),
+        params=tree["params"],
+        model_state=tree["model_state"],
+        spectrogram=PRESETS[config.data.spectrogram],
+        about=about,
+    )
