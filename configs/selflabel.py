@@ -30,6 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "shuffle_buffer": 10_000,
                 "shift_px": 6,
                 "flip": True,
+                "colour": 0.5,
                 "brightness": 0.1,
                 "gain": 0.3,
                 "mask": 0.1,
@@ -52,6 +53,7 @@ def get_config(arg: str = "") -> ConfigDict:
                     "warmup_steps": 1 if debug else 20,
                     "weight_decay": 1e-5,
                 },
+                "shifts": 8,
                 "regularisation": 0.0,
             },
             "selflabel": {
@@ -69,6 +71,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "relabel_power": 1.5,
                 "clustering": 1.0,
                 "representation": 1.0,
+                "shifts": 8,
                 "regularisation": 0.0,
             },
             "run": {

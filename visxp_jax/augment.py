@@ -8,12 +8,12 @@ from visxp_jax.types import Batch
 
 
 def augment(key: jax.Array, batch: Batch, config: DataConfig) -> Batch:
-    """Mirror, shift and brighten frames; change the level of sounds and mask bands.
+    """Mirror, shift and recolour frames; change the level of sounds and mask bands.
 
     Args:
         key: PRNG key.
         batch: Frames uint8 [b, h, w, 3], log-mels [b, m, f].
-        config: shift_px, flip, brightness, gain, mask; 0 or False leaves a thing out.
+        config: shift_px, flip, colour, brightness, gain, mask; 0 or False leaves a thing out.
 
     Returns:
         The batch with frames still uint8 and log-mels float32.
@@ -27,7 +27,7 @@ def augment(key: jax.Array, batch: Batch, config: DataConfig) -> Batch:
 
 def _frames(key: jax.Array, frame: jax.Array, config: DataConfig) -> jax.Array:
     b, h, w, _ = frame.shape
-    flip_key, shift_key, bright_key = jax.random.split(key, 3)
+    flip_key, shift_key, colour_key, bright_key = jax.random.split(key, 4)
     if config.flip:
         mirrored = jax.random.bernoulli(flip_key, 0.5, (b, 1, 1, 1))
         frame = jnp.where(mirrored, frame[:, :, ::-1], frame)
@@ -40,11 +40,16 @@ def _frames(key: jax.Array, frame: jax.Array, config: DataConfig) -> jax.Array:
             return jax.lax.dynamic_slice(image, (at[0], at[1], 0), (h, w, 3))
 
         frame = jax.vmap(crop)(padded, offset)
-    if config.brightness:
-        span = 255.0 * config.brightness
-        change = jax.random.uniform(bright_key, (b, 1, 1, 1), minval=-span, maxval=span)
-        frame = jnp.clip(frame.astype(jnp.float32) + change, 0, 255).astype(jnp.uint8)
-    return frame
+    if not (config.colour or config.brightness):
+        return frame
+    # One small matrix per clip around mid-grey: hue, saturation, contrast at once.
+    mix = jax.random.normal(colour_key, (b, 3, 3)) * config.colour
+    mix = jnp.eye(3, dtype=jnp.float32)[None] + mix
+    span = 255.0 * config.brightness
+    change = jax.random.uniform(bright_key, (b, 1, 1, 1), minval=-span, maxval=span)
+    centred = frame.astype(jnp.float32) - 127.5
+    mixed = jnp.einsum("bhwc,bcd->bhwd", centred, mix) + 127.5 + change
+    return jnp.clip(mixed, 0, 255).astype(jnp.uint8)
 
 
 def _sounds(key: jax.Array, log_mel: jax.Array, config: DataConfig) -> jax.Array:

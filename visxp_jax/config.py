@@ -38,6 +38,7 @@ class DataConfig:
     shuffle_buffer: int  # records, tf.data only; grain shuffles all of them
     shift_px: int  # augmentation: frames move by up to this much, both ways
     flip: bool  # augmentation: mirror half of the frames
+    colour: float  # augmentation: strength of a random mix of the colour channels
     brightness: float  # augmentation: +- this share of full scale
     gain: float  # augmentation: +- this much on the normalised log-mel
     mask: float  # augmentation: largest share of bands and of frames masked out
@@ -103,7 +104,12 @@ class AvcConfig:
 
     steps: int
     optim: OptimConfig
+    shifts: int  # mismatched sounds per clip
     regularisation: float  # weight of the decorrelation penalty
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(self.shifts >= 1, "avc.shifts", "at least 1", self.shifts)
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,7 @@ class SelflabelConfig:
     relabel_power: float  # passes at steps * (i / relabels)^power: early ones dense
     clustering: float  # weight of the cross-entropy to pseudo-labels
     representation: float  # weight of the correspondence loss, kept beside it
+    shifts: int  # mismatched sounds per clip in that loss
     regularisation: float  # weight of the decorrelation penalty
 
     def __post_init__(self) -> None:
@@ -126,6 +133,7 @@ class SelflabelConfig:
         _require(self.heads >= 1, "selflabel.heads", "at least 1", self.heads)
         _require(self.clusters >= 2, "selflabel.clusters", "at least 2", self.clusters)
         _require(self.sharpness > 0, "selflabel.sharpness", "> 0", self.sharpness)
+        _require(self.shifts >= 1, "selflabel.shifts", "at least 1", self.shifts)
         _require(self.relabels >= 1, "selflabel.relabels", ">= 1", self.relabels)
 
 

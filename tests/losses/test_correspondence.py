@@ -58,3 +58,21 @@ def test_shifted_pairs_never_count_same_video_or_padding_as_negative():
     np.testing.assert_array_equal(pairs.audio[:, 0], [10, 11, 12, 13, 11, 12, 13, 10])
     # 0-1 are of one video; 2-3 and 3-0 touch the padded row.
     np.testing.assert_array_equal(pairs.weight, [1, 1, 1, 0, 0, 1, 0, 0])
+
+
+def test_shifted_pairs_with_several_shifts_weigh_matches_and_mismatches_alike():
+    video = jnp.arange(5.0)[:, None]
+    pairs = shifted_pairs(
+        video, video + 10, jnp.arange(5), jnp.ones(5), shifts=3
+    )
+    np.testing.assert_array_equal(pairs.audio[10:15, 0], [12, 13, 14, 10, 11])
+    np.testing.assert_array_equal(pairs.video[10:15, 0], np.arange(5))
+    positive = jnp.sum(pairs.weight * pairs.matches)
+    np.testing.assert_allclose(positive, jnp.sum(pairs.weight) - positive, rtol=1e-6)
+
+
+def test_shifted_pairs_refuse_more_shifts_than_other_clips():
+    with pytest.raises(ValueError, match="less than the 4 clips, got 4"):
+        shifted_pairs(
+            jnp.ones((4, 2)), jnp.ones((4, 2)), jnp.arange(4), jnp.ones(4), shifts=4
+        )

@@ -30,7 +30,7 @@ def avc_accuracy(model: Model, params: Any, features: Features) -> float:
         label=features.label[order],
         weight=np.ones(shape, np.float32),
     )
-    judge = jax.jit(lambda p, v, a: correspondence(model, p, v, a, rows)[1])
+    judge = jax.jit(lambda p, v, a: correspondence(model, p, v, a, rows, shifts=1)[1])
     return float(judge(params, features.video[order], features.audio[order]))
 
 
@@ -38,10 +38,35 @@ def cluster_labels(
     model: Model, params: Any, fused: np.ndarray, heads: int, clusters: int
 ) -> np.ndarray:
     """Most likely cluster of each clip and head, int [n, r]; no transport involved."""
-    label = jax.jit(
-        lambda p, x: cluster_logits(model, p, x, heads, clusters).argmax(axis=-1)
+    return cluster_probs(model, params, fused, heads, clusters).argmax(axis=-1)
+
+
+def cluster_probs(
+    model: Model, params: Any, fused: np.ndarray, heads: int, clusters: int
+) -> np.ndarray:
+    """Probability of each cluster, float32 [n, r, k]."""
+    probs = jax.jit(
+        lambda p, x: jax.nn.softmax(cluster_logits(model, p, x, heads, clusters), -1)
     )
-    return np.asarray(label(params, fused))
+    return np.asarray(probs(params, fused))
+
+
+def match_probability(
+    model: Model, params: Any, video: np.ndarray, audio: np.ndarray
+) -> np.ndarray:
+    """Probability that picture and sound belong together, float32 [n].
+
+    Args:
+        model: With a head 'avc'.
+        params: Its parameters.
+        video: [n, d], or [d] for one picture against all sounds.
+        audio: [n, d], or [d] for one sound against all pictures.
+    """
+    video, audio = np.broadcast_arrays(np.atleast_2d(video), np.atleast_2d(audio))
+    match = jax.jit(
+        lambda p, v, a: jax.nn.softmax(model.head(p, "avc", model.fuse(p, v, a)))[:, 1]
+    )
+    return np.asarray(match(params, video, audio))
 
 
 def modality_agreement(

@@ -12,39 +12,58 @@ import jax.numpy as jnp
 
 
 class ShiftedPairs(NamedTuple):
-    """Matching pairs followed by as many mismatched ones."""
+    """b matching pairs followed by shifts * b mismatched ones."""
 
-    video: jax.Array  # [2b, d]
-    audio: jax.Array  # [2b, d]
-    matches: jax.Array  # float32 [2b], 1 for the clip's own sound, else 0
-    weight: jax.Array  # float32 [2b], 0 for pairs that must not count
+    video: jax.Array  # [(1 + shifts) b, d]
+    audio: jax.Array  # [(1 + shifts) b, d]
+    matches: jax.Array  # float32 [(1 + shifts) b], 1 for the clip's own sound, else 0
+    weight: jax.Array  # float32 [(1 + shifts) b]; both kinds weigh the same in sum
 
 
 def shifted_pairs(
-    video: jax.Array, audio: jax.Array, video_id: jax.Array, weight: jax.Array
+    video: jax.Array,
+    audio: jax.Array,
+    video_id: jax.Array,
+    weight: jax.Array,
+    *,
+    shifts: int = 1,
 ) -> ShiftedPairs:
-    """Each clip with its own sound, then each clip with its neighbour's sound.
+    """Each clip with its own sound, then with the sounds of the next clips.
 
     A neighbour cut from the same video is no mismatch, and gets weight 0. On several
-    devices the shift moves one row per device; whole clips never travel.
+    devices a shift moves a few rows per device; whole clips never travel. Only the
+    fusion runs on more than b pairs, so several shifts cost little and make the
+    gradient less noisy.
 
     Args:
         video: Frame embeddings, [b, d].
         audio: Sound embeddings, [b, d].
         video_id: int [b]; equal where clips come from the same video.
         weight: float32 [b]; 0 for rows that only fill up the batch.
+        shifts: Mismatched sounds per clip, at least 1 and less than b.
 
     Returns:
-        `ShiftedPairs` of 2b pairs.
+        `ShiftedPairs`; weights of mismatched pairs are divided by `shifts`.
+
+    Raises:
+        ValueError: `shifts` is out of range. Raised while tracing.
     """
     b = video.shape[0]
-    different = (video_id != jnp.roll(video_id, -1)).astype(jnp.float32)
-    negative = weight * jnp.roll(weight, -1) * different
+    if not 1 <= shifts < b:
+        raise ValueError(
+            f"shifts must be at least 1 and less than the {b} clips, got {shifts}."
+        )
+    negatives = []
+    for shift in range(1, shifts + 1):
+        different = (video_id != jnp.roll(video_id, -shift)).astype(jnp.float32)
+        negatives.append(weight * jnp.roll(weight, -shift) * different / shifts)
+    rolled = [jnp.roll(audio, -shift, axis=0) for shift in range(1, shifts + 1)]
+    matches = jnp.arange((1 + shifts) * b) < b
     return ShiftedPairs(
-        video=jnp.concatenate([video, video]),
-        audio=jnp.concatenate([audio, jnp.roll(audio, -1, axis=0)]),
-        matches=jnp.repeat(jnp.array([1.0, 0.0], jnp.float32), b),
-        weight=jnp.concatenate([weight, negative]),
+        video=jnp.tile(video, (1 + shifts, 1)),
+        audio=jnp.concatenate([audio, *rolled]),
+        matches=matches.astype(jnp.float32),
+        weight=jnp.concatenate([weight, *negatives]),
     )
 
 

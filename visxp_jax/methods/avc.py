@@ -20,7 +20,13 @@ def heads(config: AvcConfig) -> dict[str, int]:
 
 
 def correspondence(
-    model: Model, params: Any, video: jax.Array, audio: jax.Array, batch: Batch
+    model: Model,
+    params: Any,
+    video: jax.Array,
+    audio: jax.Array,
+    batch: Batch,
+    *,
+    shifts: int,
 ) -> tuple[jax.Array, jax.Array]:
     """Weighted mean loss over matching and mismatched pairs, and accuracy.
 
@@ -30,11 +36,12 @@ def correspondence(
         video: Frame embeddings, [b, d].
         audio: Sound embeddings, [b, d].
         batch: Where they came from.
+        shifts: Mismatched sounds per clip.
 
     Returns:
         (loss in nats, share of pairs judged right); chance is ln 2 and 0.5.
     """
-    pairs = shifted_pairs(video, audio, batch.video_id, batch.weight)
+    pairs = shifted_pairs(video, audio, batch.video_id, batch.weight, shifts=shifts)
     logits = model.head(params, "avc", model.fuse(params, pairs.video, pairs.audio))
     total = jnp.maximum(jnp.sum(pairs.weight), 1.0)
     loss = jnp.sum(pairs.weight * avc_bce(logits, pairs.matches)) / total
@@ -56,7 +63,9 @@ def make(config: AvcConfig, model: Model) -> Method:
         (video, audio), model_state = model.embed(
             params, model_state, batch.frame, batch.log_mel, train=True
         )
-        representation, accuracy = correspondence(model, params, video, audio, batch)
+        representation, accuracy = correspondence(
+            model, params, video, audio, batch, shifts=config.shifts
+        )
         regularisation = decorrelation(model.fuse(params, video, audio), batch.weight)
         total = representation + config.regularisation * regularisation
         metrics = {

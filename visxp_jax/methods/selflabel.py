@@ -9,6 +9,7 @@ import numpy as np
 
 from visxp_jax.config import SelflabelConfig
 from visxp_jax.losses import (
+    Equipartition,
     assign,
     decorrelation,
     equipartition,
@@ -41,6 +42,52 @@ def cluster_logits(
     return model.head(params, "clusters", fused).reshape(-1, heads, clusters)
 
 
+def balanced_kmeans(
+    key: jax.Array,
+    features: jax.Array,
+    row_mass: jax.Array,
+    *,
+    clusters: int,
+    rounds: int = 20,
+    sharpness: float = 25.0,
+) -> tuple[jax.Array, Equipartition]:
+    """First labels, from features that an earlier stage has learnt.
+
+    K-means with cosine similarity in which the assignment is an equipartition, so that
+    no cluster can be empty. It begins at random clips.
+
+    Args:
+        key: Chooses the first centres.
+        features: float32 [n, d].
+        row_mass: float32 [n], 0 for padded rows.
+        clusters: k.
+        rounds: Times that centres move.
+        sharpness: Of the assignment on cosines.
+
+    Returns:
+        (int32 [n] labels, the last `Equipartition`).
+    """
+    mass = row_mass[:, None] / jnp.sum(row_mass)
+    centred = features - jnp.sum(mass * features, axis=0, keepdims=True)
+    x = centred / (jnp.linalg.norm(centred, axis=1, keepdims=True) + 1e-6)
+    chance = jax.random.gumbel(key, row_mass.shape)
+    _, first = jax.lax.top_k(jnp.where(row_mass > 0, chance, -jnp.inf), clusters)
+
+    def move(_: jax.Array, centres: jax.Array) -> jax.Array:
+        score = x @ centres.T
+        result = equipartition(
+            score, sharpness=sharpness, row_mass=row_mass, tol=1e-2, max_iters=50
+        )
+        share = jax.nn.softmax(sharpness * score + result.log_scale[None], axis=1)
+        total = (share * mass).T @ x
+        return total / (jnp.linalg.norm(total, axis=1, keepdims=True) + 1e-6)
+
+    centres = jax.lax.fori_loop(0, rounds, move, x[first])
+    score = x @ centres.T
+    result = equipartition(score, sharpness=sharpness, row_mass=row_mass)
+    return assign(score, result.log_scale, sharpness=sharpness), result
+
+
 def make(config: SelflabelConfig, model: Model) -> Method:
     """The method with its settings.
 
@@ -70,7 +117,7 @@ def make(config: SelflabelConfig, model: Model) -> Method:
         rows = jnp.maximum(jnp.sum(batch.weight), 1.0)
         clustering = jnp.sum(batch.weight * per_clip) / rows
         representation, accuracy = avc.correspondence(
-            model, params, video, audio, batch
+            model, params, video, audio, batch, shifts=config.shifts
         )
         regularisation = decorrelation(fused, batch.weight)
         total = (
@@ -87,15 +134,21 @@ def make(config: SelflabelConfig, model: Model) -> Method:
         return total, Aux(model_state, metrics)
 
     @jax.jit
-    def label_head(
+    def by_head(
         params: Any, features: jax.Array, row_mass: jax.Array, head: jax.Array
-    ) -> tuple[jax.Array, Any]:
+    ) -> tuple[jax.Array, Equipartition]:
         logits = cluster_logits(model, params, features, num_heads, clusters)
         log_probs = jax.nn.log_softmax(logits[:, head], axis=-1)
         result = equipartition(
             log_probs, sharpness=config.sharpness, row_mass=row_mass
         )
         return assign(log_probs, result.log_scale, sharpness=config.sharpness), result
+
+    @jax.jit
+    def by_centres(
+        key: jax.Array, features: jax.Array, row_mass: jax.Array
+    ) -> tuple[jax.Array, Equipartition]:
+        return balanced_kmeans(key, features, row_mass, clusters=clusters)
 
     def relabel(
         params: Any,
@@ -104,13 +157,17 @@ def make(config: SelflabelConfig, model: Model) -> Method:
         clip_id: np.ndarray,
         key: jax.Array,
     ) -> Relabelled:
-        del key
         row_mass = (clip_id >= 0).astype(np.float32)
         real = clip_id >= 0
         new = np.array(method_state["labels"])
+        first = bool((new[clip_id[real]] < 0).all())  # heads know nothing yet
         errors, sweeps, changed, used, largest = [], [], [], [], []
         for head in range(num_heads):
-            labels, result = label_head(params, features, row_mass, jnp.int32(head))
+            if first:
+                at = jax.random.fold_in(key, head)
+                labels, result = by_centres(at, features, row_mass)
+            else:
+                labels, result = by_head(params, features, row_mass, jnp.int32(head))
             if not np.isfinite(float(result.column_error)):
                 raise FloatingPointError(
                     f"labels of head {head} cannot be made: its logits are not finite; "

@@ -1,0 +1,1 @@
+"""Folders of videos in, shards of one-second clips out."""

@@ -1,0 +1,88 @@
+"""One row for every input file: what became of it."""
+
+import csv
+import dataclasses
+import io
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass
+class Row:
+    """What became of one input file.
+
+    Attributes:
+        file: Path within the folder of videos.
+        status: 'kept'; 'partial' if damage cost some of it; 'skipped'.
+        reason: Why not all of it was kept.
+        seconds: Length of the pictures.
+        clips: One-second clips taken.
+        dropped: Seconds left out because of damage.
+        no_audio: Clips without sound.
+        silent: Clips below -60 dBFS.
+        still: Clips whose frame is that of the second before.
+        partial: Clips with sound for less than the whole second.
+        split: 'train', 'validation' or 'test'.
+        label: '' if none.
+        fps: Frames per second, on average.
+        width: Of the pictures as stored.
+        height: Of the pictures as stored.
+        audio_rate: Hz, 0 without sound.
+    """
+
+    file: str
+    status: str
+    reason: str = ""
+    seconds: float = 0.0
+    clips: int = 0
+    dropped: int = 0
+    no_audio: int = 0
+    silent: int = 0
+    still: int = 0
+    partial: int = 0
+    split: str = ""
+    label: str = ""
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
+    audio_rate: int = 0
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether any clip has sound that is not silent."""
+        return self.clips > self.no_audio + self.silent
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
+
+
+def manifest_csv(rows: Iterable[Row]) -> str:
+    """The manifest as text, sorted by file."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in sorted(rows, key=lambda row: row.file):
+        writer.writerow(dataclasses.asdict(row))
+    return text.getvalue()
+
+
+def summary(rows: list[Row]) -> str:
+    """A few lines for people."""
+    kept = [row for row in rows if row.status != "skipped"]
+    skipped = Counter(row.reason for row in rows if row.status == "skipped")
+    clips = sum(row.clips for row in rows)
+    lines = [f"{len(kept)} of {len(rows)} files kept: {clips} clips of 1 s"]
+    splits = Counter({s: 0 for s in ("train", "validation", "test")})
+    for row in kept:
+        splits[row.split] += row.clips
+    lines.append(", ".join(f"{split} {count}" for split, count in splits.items()))
+    flags = ("no_audio", "silent", "still", "partial")
+    counts = {flag: sum(getattr(row, flag) for row in rows) for flag in flags}
+    lines.append("flagged: " + ", ".join(f"{k} {v}" for k, v in counts.items()))
+    damaged = [row for row in kept if row.status == "partial"]
+    if damaged:
+        seconds = sum(row.dropped for row in damaged)
+        lines.append(f"damaged: {len(damaged)} files, {seconds} seconds dropped")
+    lines += [f"skipped {count}: {reason}" for reason, count in skipped.most_common()]
+    return "\n".join(lines)

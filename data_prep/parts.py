@@ -1,0 +1,184 @@
+"""Stage 1: the clips of one video, as one Parquet file beside a row of the manifest.
+
+A part appears only when it is whole, so a killed job goes on with the videos that are
+missing.
+"""
+
+import dataclasses
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from data_prep.manifest import Row
+from data_prep.pool import Beat
+from data_prep.sources import Source
+from visxp_jax.audio.spectrogram import PRESETS
+from visxp_jax.media import Clip, MediaError, ReadReport, probe, read_clips
+
+CLIPS_PER_GROUP = 64  # held in memory at a time, 70 KB each
+JPEG_QUALITY = 90
+# Address space of a worker: a few hundred MB are its libraries.
+MEMORY_LIMIT_BYTES = 6 * 2**30
+
+SCHEMA = pa.schema(
+    [
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("frame_s", pa.float64()),
+        ("frame", pa.binary()),  # JPEG
+        ("log_mel", pa.binary()),  # float16, bands x frames
+        ("has_audio", pa.bool_()),
+        ("silent", pa.bool_()),
+        ("still", pa.bool_()),
+        ("partial", pa.bool_()),
+    ]
+)
+
+
+class PartTask(NamedTuple):
+    """What a worker needs to know to prepare one video."""
+
+    source: Source
+    folder: Path
+    spectrogram: str
+    size_px: int
+
+    @property
+    def part(self) -> Path:
+        """Where the clips go."""
+        return self.folder / f"{self.source.key}.parquet"
+
+
+def write_part(task: PartTask, beat: Beat) -> Row:
+    """Write the clips of one video and its row; runs in a worker.
+
+    Returns:
+        The row, of status 'skipped' if the file cannot be used.
+    """
+    _limit_memory()
+    try:
+        row = _write_clips(task, beat)
+    except MediaError as error:
+        row = Row(task.source.name, "skipped", error.reason, label=task.source.label)
+    write_row(task, row)
+    return row
+
+
+def write_row(task: PartTask, row: Row) -> None:
+    """Note that a video is done with, and from which state of the file."""
+    stamp = {"num_bytes": task.source.num_bytes, "mtime_ns": task.source.mtime_ns}
+    text = json.dumps({"row": dataclasses.asdict(row), **stamp})
+    write_whole(task.part.with_suffix(".json"), text)
+
+
+def read_row(task: PartTask) -> Row | None:
+    """The row of a video that is done with; None if it is not, or has changed since."""
+    try:
+        done = json.loads(task.part.with_suffix(".json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    stamp = (done["num_bytes"], done["mtime_ns"])
+    if stamp != (task.source.num_bytes, task.source.mtime_ns):
+        return None
+    row = Row(**done["row"])
+    row.label = task.source.label  # which a new csv may have changed
+    return row
+
+
+def read_part(task: PartTask) -> Iterator[dict[str, Any]]:
+    """The clips of one video, as dictionaries with the columns of `SCHEMA`."""
+    with pq.ParquetFile(task.part) as file:
+        for batch in file.iter_batches(batch_size=CLIPS_PER_GROUP):
+            yield from batch.to_pylist()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that appears only once it is whole, and survives a power cut."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with unfinished.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def _write_clips(task: PartTask, beat: Beat) -> Row:
+    path = task.source.path
+    info, report = probe(path), ReadReport()
+    row = Row(
+        task.source.name,
+        "kept",
+        label=task.source.label,
+        fps=round(info.fps, 3),
+        width=info.width,
+        height=info.height,
+        audio_rate=info.audio_rate_hz,
+    )
+    clips = read_clips(
+        path,
+        size_px=task.size_px,
+        spectrogram=PRESETS[task.spectrogram],
+        report=report,
+    )
+    unfinished = task.part.with_name(f"{task.part.name}.{os.getpid()}.tmp")
+    try:
+        with pq.ParquetWriter(
+            unfinished,
+            SCHEMA,
+            compression="NONE",  # JPEG and half floats hardly shrink
+            use_dictionary=False,
+            write_statistics=False,
+        ) as writer:
+            group = []
+            for clip in clips:
+                row.no_audio += not clip.has_audio
+                row.silent += clip.silent
+                row.still += clip.still
+                row.partial += clip.partial
+                group.append(_record(clip))
+                beat()
+                if len(group) == CLIPS_PER_GROUP:
+                    writer.write_table(pa.Table.from_pylist(group, SCHEMA))
+                    group.clear()
+            if group:
+                writer.write_table(pa.Table.from_pylist(group, SCHEMA))
+        unfinished.replace(task.part)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    row.seconds, row.clips, row.dropped = report.seconds, report.clips, report.dropped
+    expected = max(info.num_frames, report.frames)
+    if report.faults or report.frames < 0.98 * expected:
+        row.status = "partial"
+        row.reason = (
+            f"{report.frames} of {expected} frames, {report.faults} damaged packets or "
+            f"frames, {report.dropped} seconds dropped"
+        )
+    return row
+
+
+def _record(clip: Clip) -> dict[str, Any]:
+    record = clip._asdict()
+    jpeg = io.BytesIO()
+    Image.fromarray(clip.frame).save(jpeg, "JPEG", quality=JPEG_QUALITY)
+    record["frame"] = jpeg.getvalue()
+    record["log_mel"] = clip.log_mel.astype(np.float16).tobytes()
+    return record
+
+
+def _limit_memory() -> None:
+    """A file that would eat the machine's memory fails alone."""
+    if sys.platform != "linux":
+        return
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, hard))

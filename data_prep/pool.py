@@ -1,0 +1,150 @@
+"""Worker processes that may crash or hang without taking the job along."""
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple
+
+Beat = Callable[[], None]
+
+
+class Failure(NamedTuple):
+    """A task that gave no result."""
+
+    reason: str
+    error: Exception | None  # None if the process crashed or hung
+
+
+class _Worker:
+    """A process, and the task it is at."""
+
+    def __init__(self, function: Callable[[Any, Beat], Any]) -> None:
+        # Not fork: the caller may hold threads, of jax for one.
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(
+            target=_serve, args=(theirs, function), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+        self.task: Any = None
+        self.seen = time.monotonic()
+
+    def give(self, task: Any) -> None:
+        self.task, self.seen = task, time.monotonic()
+        # A dead worker is noticed when its pipe is read.
+        with suppress(OSError):
+            self.pipe.send(task)
+
+    def stop(self) -> int | None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+        return self.process.exitcode
+
+
+def run_isolated(
+    function: Callable[[Any, Beat], Any],
+    tasks: Iterable[Any],
+    *,
+    workers: int,
+    timeout_s: float,
+    on_beat: Beat,
+) -> Iterator[tuple[Any, Any]]:
+    """Results of `function(task, beat)`, each in one of several processes.
+
+    Args:
+        function: At the top of a module; calls `beat()` while it makes progress.
+        tasks: What to work on; sent to the processes.
+        workers: Number of processes.
+        timeout_s: A task that does not beat for so long is killed.
+        on_beat: Called here for every beat there.
+
+    Yields:
+        (task, result) as they are done; the result is a `Failure` where the process
+        crashed or hung, or the function raised.
+    """
+    waiting = iter(tasks)
+    pool: list[_Worker] = []
+    try:
+        for task in waiting:
+            pool.append(_Worker(function))
+            pool[-1].give(task)
+            if len(pool) == workers:
+                break
+        while pool:
+            wait([worker.pipe for worker in pool], timeout=1.0)
+            for worker in list(pool):
+                done = _result(worker, timeout_s, on_beat)
+                if done is None:
+                    continue
+                task = worker.task
+                _next_task(pool, worker, function, waiting)
+                yield task, done[0]
+    finally:
+        for worker in pool:
+            worker.stop()
+
+
+def _result(worker: _Worker, timeout_s: float, on_beat: Beat) -> tuple[Any] | None:
+    """What a worker came to, or None while it is busy."""
+    try:
+        while worker.pipe.poll():
+            kind, value = worker.pipe.recv()
+            worker.seen = time.monotonic()
+            if kind == "done":
+                return (value,)
+            on_beat()
+    except (EOFError, OSError):
+        worker.process.join()
+        code = worker.process.exitcode or 0
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return (Failure(f"crashed ({how})", None),)
+    if time.monotonic() - worker.seen > timeout_s:
+        worker.stop()
+        return (Failure(f"timeout (no clip for {timeout_s:g} s)", None),)
+    return None
+
+
+def _next_task(
+    pool: list[_Worker],
+    worker: _Worker,
+    function: Callable[[Any, Beat], Any],
+    waiting: Iterator[Any],
+) -> None:
+    """Give a worker its next task; replace it if it is gone, dismiss it if none."""
+    try:
+        task = next(waiting)
+    except StopIteration:
+        pool.remove(worker)
+        worker.stop()
+        return
+    if not worker.process.is_alive():
+        worker.stop()
+        pool[pool.index(worker)] = worker = _Worker(function)
+    worker.give(task)
+
+
+def _serve(pipe: Connection, function: Callable[[Any, Beat], Any]) -> None:
+    """Work off tasks until the other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            task = pipe.recv()
+            try:
+                result = function(task, lambda: pipe.send(("beat", None)))
+            except (BrokenPipeError, ConnectionResetError):
+                raise
+            except Exception as error:
+                result = Failure(f"{type(error).__name__}: {error}", _plain(error))
+            pipe.send(("done", result))
+
+
+def _plain(error: Exception) -> Exception:
+    """An exception that surely goes through a pipe."""
+    if isinstance(error, OSError):
+        return OSError(error.errno, error.strerror, error.filename)
+    return RuntimeError(f"{type(error).__name__}: {error}")

@@ -1,0 +1,323 @@
+"""Prepare any folder of videos: one-second clips, split by video, in TFDS shards.
+
+    python -m data_prep.prepare VIDEOS --out DIR
+
+Writes to DIR:
+  visxp_clips/1.0.0/   the shards; tfds.builder_from_directory reads them
+  clips.parquet        an index of every clip: where it is, its times, label and flags
+  manifest.csv         a row for every file in VIDEOS: kept, or skipped and why
+  prepared.json        options, counts, shards; written last, the mark of completion
+
+The same command goes on after it was stopped, and does nothing once it is finished.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from data_prep.manifest import Row, summary
+from data_prep.parts import PartTask, read_row, write_part, write_row, write_whole
+from data_prep.pool import Failure, run_isolated
+from data_prep.sources import Source, find_sources, fingerprint
+from data_prep.splits import SPLITS
+from visxp_jax.audio.spectrogram import PRESETS
+from visxp_jax.data.dataset import PREPARED
+from visxp_jax.errors import VisxpError
+from visxp_jax.media import printable
+from visxp_jax.train.lock import locked
+
+FILE_FORMATS = ("tfrecord", "array_record")
+UNFINISHED = "preparing.json"
+PARTS = "parts"
+
+
+def prepare(
+    videos: Path,
+    out: Path,
+    *,
+    spectrogram: str,
+    size_px: int,
+    labels: Path | None = None,
+    file_format: str = "tfrecord",
+    workers: int | None = None,
+    fractions: Sequence[float] = (0.7, 0.1, 0.2),
+    seed: int = 0,
+    timeout_s: float = 120.0,
+    progress: bool = True,
+) -> None:
+    """Prepare a folder of videos, or finish an earlier call that was stopped.
+
+    Args:
+        videos: Folder, searched with its subfolders; every file in it is tried.
+        out: Where the data go; see the module's description.
+        spectrogram: A key of `visxp_jax.audio.spectrogram.PRESETS`.
+        size_px: Frames are stored as size_px x size_px.
+        labels: Csv with columns file and label; without it subfolders are labels.
+        file_format: 'tfrecord' or 'array_record'.
+        workers: Processes, one file each at a time; None for one per core.
+        fractions: Of the videos that go to train, validation and test.
+        seed: Decides which video goes where.
+        timeout_s: A file that yields no clip for so long is skipped.
+        progress: Show a progress bar on a terminal, and a summary at the end.
+
+    Raises:
+        VisxpError: an option is out of range, no file could be used, `out` holds other
+            data or is in use, or it cannot be written.
+    """
+    videos, out = Path(os.path.abspath(videos)), Path(os.path.abspath(out))
+    labels = None if labels is None else Path(os.path.abspath(labels))
+    options = {
+        "videos": printable(videos),
+        "labels": None if labels is None else printable(labels),
+        "spectrogram": spectrogram,
+        "size_px": size_px,
+        "file_format": file_format,
+        "fractions": list(fractions),
+        "seed": seed,
+    }
+    _check_options(options, workers, timeout_s)
+    if (out / PREPARED).exists():
+        _check_finished(videos, out, options, labels)
+        _clean_up(out)
+        if progress:
+            print(f"{printable(out)} is prepared already; nothing to do.")
+        return
+    sources = find_sources(videos, labels=labels, leave_out=out)
+    with locked(out):
+        _begin(out, options)
+        tasks = [PartTask(s, out / PARTS, spectrogram, size_px) for s in sources]
+        rows = _write_parts(
+            tasks,
+            workers=workers or _num_cores(),
+            timeout_s=timeout_s,
+            progress=progress,
+        )
+        if not any(row.status != "skipped" for row in rows):
+            raise VisxpError(
+                f"VIDEOS must hold a video of a second or more, got "
+                f"{len(rows)} files, the first {printable(Path(rows[0].file))}: "
+                f"{rows[0].reason}."
+            )
+        # Loads TensorFlow, where it is installed; ArrayRecord does without.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        from data_prep.shards import write_dataset
+
+        write_dataset(tasks, rows, out, options, inputs=fingerprint(sources))
+        _clean_up(out)
+    if progress:
+        print(summary(rows), f"-> {printable(out)}", sep="\n")
+
+
+def _check_options(
+    options: dict[str, Any], workers: int | None, timeout_s: float
+) -> None:
+    for name, choices in (("spectrogram", PRESETS), ("file_format", FILE_FORMATS)):
+        if options[name] not in choices:
+            raise VisxpError(
+                f"{name} must be one of {', '.join(choices)}, got {options[name]!r}."
+            )
+    if not 16 <= options["size_px"] <= 4096:
+        raise VisxpError(f"size_px must be 16 to 4096, got {options['size_px']}.")
+    if workers is not None and workers < 1:
+        raise VisxpError(f"workers must be at least 1, got {workers}.")
+    if timeout_s <= 0:
+        raise VisxpError(f"timeout_s must be positive, got {timeout_s}.")
+    shares = options["fractions"]
+    fits = len(shares) == len(SPLITS) and min(shares) >= 0 and shares[0] > 0
+    if not fits or abs(sum(shares) - 1) > 1e-6:
+        raise VisxpError(
+            "fractions must be three shares for train (more than 0), validation and "
+            f"test that sum to 1, got {shares}."
+        )
+
+
+def _check_finished(
+    videos: Path, out: Path, options: dict[str, Any], labels: Path | None
+) -> None:
+    """Refuse to take finished data for what they are not."""
+    prepared = json.loads((out / PREPARED).read_text(encoding="utf-8"))
+    _check_same(out, prepared["options"], options, "was prepared")
+    if not videos.exists():
+        return  # they may go once they have been prepared
+    sources = find_sources(videos, labels=labels, leave_out=out)
+    if fingerprint(sources) != prepared["inputs_sha256"]:
+        raise VisxpError(
+            f"{printable(out)} was prepared from {printable(videos)}, whose files or "
+            "labels have changed since; use another --out, or remove this one."
+        )
+
+
+def _check_same(out: Path, then: dict[str, Any], now: dict[str, Any], how: str) -> None:
+    changed = [f"{k}={then.get(k)!r}, not {now[k]!r}" for k in now if then[k] != now[k]]
+    if changed:
+        raise VisxpError(
+            f"{printable(out)} {how} with {'; '.join(changed)}; use another --out, "
+            "or remove this one."
+        )
+
+
+def _begin(out: Path, options: dict[str, Any]) -> None:
+    """Note what is being prepared; clear away what a killed job left unfinished."""
+    started = out / UNFINISHED
+    if started.exists():
+        then = json.loads(started.read_text(encoding="utf-8"))
+        _check_same(out, then, options, "was begun")
+    else:
+        _clean_up(out)
+        write_whole(started, json.dumps(options, indent=2))
+    (out / PARTS).mkdir(exist_ok=True)
+    for folder in (out, out / PARTS):
+        for unfinished in folder.glob("*.tmp"):
+            unfinished.unlink(missing_ok=True)
+
+
+def _clean_up(out: Path) -> None:
+    """Remove what is needed only until the data are finished."""
+    shutil.rmtree(out / PARTS, ignore_errors=True)
+    (out / UNFINISHED).unlink(missing_ok=True)
+
+
+def _write_parts(
+    tasks: list[PartTask], *, workers: int, timeout_s: float, progress: bool
+) -> list[Row]:
+    """Stage 1; the rows are in the order of the tasks."""
+    rows = {task.source.key: row for task in tasks if (row := read_row(task))}
+    to_do = [task for task in tasks if task.source.key not in rows]
+    # The longest first: the last worker to finish then keeps the others waiting least.
+    to_do.sort(key=lambda task: (-task.source.num_bytes, task.source.name))
+    begun, clips = time.monotonic(), 0
+    with tqdm(
+        total=len(tasks),
+        initial=len(rows),
+        desc="prepare",
+        unit="file",
+        disable=None if progress else True,
+    ) as bar:
+
+        def on_beat() -> None:
+            nonlocal clips
+            clips += 1
+            rate = clips / (time.monotonic() - begun)
+            bar.set_postfix_str(f"{clips} clips, {rate:.0f} clips/s", refresh=False)
+            bar.update(0)
+
+        for task, result in run_isolated(
+            write_part, to_do, workers=workers, timeout_s=timeout_s, on_beat=on_beat
+        ):
+            if isinstance(result, Failure):
+                result = _failed(task, result)
+            rows[task.source.key] = result
+            bar.update()
+    return [rows[task.source.key] for task in tasks]
+
+
+def _failed(task: PartTask, failure: Failure) -> Row:
+    """The row of a file whose worker failed.
+
+    Raises:
+        VisxpError: it was the disk, not the file.
+    """
+    if isinstance(failure.error, OSError):
+        raise VisxpError(
+            f"cannot write {printable(task.folder)}: {failure.error}; free space or "
+            "choose another --out, then run the same command again."
+        )
+    source: Source = task.source
+    row = Row(source.name, "skipped", failure.reason, label=source.label)
+    write_row(task, row)
+    return row
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; 0 when the data are prepared, 2 on a mistake in the input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("videos", type=Path, metavar="VIDEOS", help="folder, with its subfolders")
+    add("--out", type=Path, required=True, metavar="DIR", help="where the data go")
+    add(
+        "--spectrogram",
+        choices=list(PRESETS),
+        default="visxp",
+        help="preset; must be that of the model (default: visxp)",
+    )
+    add(
+        "--size-px",
+        type=int,
+        default=256,
+        metavar="N",
+        help="frames are stored as N x N, aspect not kept (default: 256)",
+    )
+    add(
+        "--labels",
+        type=Path,
+        metavar="CSV",
+        help="columns file,label; file is the path within VIDEOS "
+        "(default: subfolders are labels)",
+    )
+    add(
+        "--format",
+        choices=FILE_FORMATS,
+        default="tfrecord",
+        help="of the shards: tfrecord for tf.data, array_record for reading without "
+        "TensorFlow (default: tfrecord)",
+    )
+    add("--workers", type=int, metavar="N", help="processes (default: one per core)")
+    add(
+        "--fractions",
+        type=float,
+        nargs=3,
+        default=(0.7, 0.1, 0.2),
+        metavar=("TRAIN", "VAL", "TEST"),
+        help="shares of the videos (default: 0.7 0.1 0.2)",
+    )
+    add("--seed", type=int, default=0, help="decides which video goes where")
+    add(
+        "--timeout-s",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="skip a file that yields no clip for so long (default: 120)",
+    )
+    args = parser.parse_args(argv)
+    try:
+        prepare(
+            args.videos,
+            args.out,
+            spectrogram=args.spectrogram,
+            size_px=args.size_px,
+            labels=args.labels,
+            file_format=args.format,
+            workers=args.workers,
+            fractions=args.fractions,
+            seed=args.seed,
+            timeout_s=args.timeout_s,
+        )
+    except VisxpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""Which files to prepare, what they are called, and what their labels are."""
+
+import csv
+import hashlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from visxp_jax.errors import VisxpError
+from visxp_jax.media import printable
+
+
+class Source(NamedTuple):
+    """One input file."""
+
+    path: Path
+    name: str  # path within the folder, with forward slashes, valid UTF-8
+    label: str  # '' if none
+    num_bytes: int
+    mtime_ns: int
+
+    @property
+    def key(self) -> str:
+        """A short name for files about this one."""
+        return hashlib.sha256(self.name.encode()).hexdigest()[:24]
+
+
+def find_sources(videos: Path, *, labels: Path | None, leave_out: Path) -> list[Source]:
+    """Every file under a folder, sorted by name; hidden files are left out.
+
+    Args:
+        videos: Folder, searched with its subfolders.
+        labels: Csv with columns `file` and `label`; `file` as in the manifest. Without
+            it the subfolder is the label, such as `bell/small`.
+        leave_out: Folder not to search, where it lies within `videos`.
+
+    Raises:
+        VisxpError: no such folder, no file in it, or labels that name none of them.
+    """
+    if not videos.is_dir():
+        raise VisxpError(
+            f"VIDEOS must be a folder, got {printable(videos)}, which is "
+            f"{'a file' if videos.exists() else 'missing'}."
+        )
+    by_file = None if labels is None else _read_labels(labels)
+    found = []
+    for folder, subfolders, files in os.walk(videos):
+        subfolders[:] = sorted(
+            name
+            for name in subfolders
+            if not name.startswith(".") and Path(folder, name) != leave_out
+        )
+        for file in files:
+            path = Path(folder, file)
+            if file.startswith(".") or path == labels or not path.is_file():
+                continue
+            relative = path.relative_to(videos)
+            name = os.fsencode(relative.as_posix()).decode("utf-8", "backslashreplace")
+            if by_file is None:
+                label = name.rpartition("/")[0]
+            else:
+                label = by_file.get(name, "")
+            stat = path.stat()
+            found.append(Source(path, name, label, stat.st_size, stat.st_mtime_ns))
+    if not found:
+        raise VisxpError(f"VIDEOS must hold files, got {printable(videos)}: empty.")
+    if by_file is not None and not any(source.label for source in found):
+        raise VisxpError(
+            f"labels must name files of {printable(videos)} by their path within it, "
+            f"got {len(by_file)} rows of {printable(labels or videos)} that name none."
+        )
+    return sorted(found, key=lambda source: source.name)
+
+
+def fingerprint(sources: list[Source]) -> str:
+    """Changes when files, their sizes or their labels change."""
+    digest = hashlib.sha256()
+    for source in sources:
+        row = (source.name, source.num_bytes, source.label)
+        digest.update(repr(row).encode())
+    return digest.hexdigest()
+
+
+def _read_labels(path: Path) -> dict[str, str]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            if not {"file", "label"} <= set(columns):
+                raise VisxpError(
+                    f"labels must have the columns file and label, got "
+                    f"{', '.join(columns) or 'none'} in {printable(path)}."
+                )
+            return {row["file"]: (row["label"] or "").strip() for row in reader}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise VisxpError(
+            f"labels must be a csv in UTF-8 that can be read, got {printable(path)}: "
+            f"{error}."
+        ) from error

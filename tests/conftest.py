@@ -1,0 +1,34 @@
+"""The strict session: eight CPU devices, and no silent promotion of ranks or dtypes."""
+
+import os
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+
+# Before the first import of jax anywhere, which reads them once; children inherit them.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+# Most of the time of these tests is compilation: a second run takes a seventh.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(TESTS.parent / ".pytest_cache" / "jax")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+# Only code of our own: optax itself raises a float to an int32 step counter.
+STRICT_DTYPES = {"audio", "geometry", "losses", "models"}
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True)
+def _strict_dtypes(request):
+    if request.path.relative_to(TESTS).parts[0] not in STRICT_DTYPES:
+        yield
+        return
+    with jax.numpy_dtype_promotion("strict"):
+        yield

@@ -1,0 +1,160 @@
+"""Who may import whom, read from the sources, and what importing the losses costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted(
+    path.relative_to(ROOT)
+    for package in ("visxp_jax", "data_prep", "configs")
+    for path in (ROOT / package).rglob("*.py")
+)
+PURE = {"visxp_jax.losses", "visxp_jax.geometry"}
+# TensorFlow at the top of a module: that module cannot be imported without it.
+TENSORFLOW_READERS = {Path("visxp_jax/data/tfrecord.py")}
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """Absolute names of all modules that the nodes below `tree` import."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in line {node.lineno}"
+            names.add(node.module or "")
+    return names
+
+
+def top_level_imports(tree: ast.Module) -> set[str]:
+    """What merely importing the module imports: not what its functions do."""
+    lazy = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+    names, todo = set(), [node for node in tree.body if not isinstance(node, lazy)]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names |= imports(node)
+        todo += [n for n in ast.iter_child_nodes(node) if not isinstance(n, lazy)]
+    return names
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
+
+
+def package(path: Path) -> str:
+    """`visxp_jax.losses` for visxp_jax/losses/sinkhorn.py."""
+    return ".".join(path.parts[:-1])
+
+
+def within(name: str, packages: set[str]) -> bool:
+    return any(name == p or name.startswith(p + ".") for p in packages)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_nobody_imports_experiments_or_tests(path):
+    found = imports(parsed(path))
+    assert not {n for n in found if within(n, {"experiments", "tests"})}
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in SOURCES if within(package(p), PURE)], ids=str
+)
+def test_losses_import_only_jax_numpy_and_each_other(path):
+    allowed = PURE | {"jax", "numpy", *sys.stdlib_module_names}
+    assert not {n for n in imports(parsed(path)) if not within(n, allowed)}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_tensorflow_only_in_data_and_never_at_import(path):
+    tree = parsed(path)
+    if not within(package(path), {"visxp_jax.data", "data_prep"}):
+        assert not {n for n in imports(tree) if within(n, {"tensorflow"})}
+    if path not in TENSORFLOW_READERS:
+        assert not {n for n in top_level_imports(tree) if within(n, {"tensorflow"})}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_modules_that_need_tensorflow_are_imported_late(path):
+    needs = {".".join(p.with_suffix("").parts) for p in TENSORFLOW_READERS}
+    # clu's writers import TensorFlow themselves.
+    needs |= {"clu", "clu.metric_writers", "clu.periodic_actions"}
+    assert not needs & top_level_imports(parsed(path))
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in SOURCES if p.parts[0] == "configs"], ids=str
+)
+def test_configs_import_only_the_config_package(path):
+    allowed = {"visxp_jax.config", "ml_collections", "configs"}
+    allowed |= set(sys.stdlib_module_names)
+    assert not {n for n in imports(parsed(path)) if not within(n, allowed)}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_nobody_makes_a_mesh_but_sharding(path):
+    # Its default axes are Explicit, under which gathers and rolls are errors.
+    if path == Path("visxp_jax/sharding.py"):
+        return
+    forbidden = {"jax.make_mesh", "jax.sharding.Mesh", "Mesh"}
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) not in forbidden, f"line {node.lineno}"
+        if isinstance(node, ast.ImportFrom) and node.module == "jax":
+            assert "make_mesh" not in {alias.name for alias in node.names}
+
+
+def run_python(code: str) -> str:
+    """Standard output of a fresh interpreter that sees the repository."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_losses_load_neither_flax_nor_tensorflow():
+    loaded = run_python(
+        "import sys\n"
+        "from visxp_jax.losses import avc_bce, equipartition\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    ).split()
+    assert "jax" in loaded
+    heavy = {"flax", "tensorflow", "tensorflow_datasets", "optax", "orbax", "clu"}
+    assert not heavy & set(loaded)
+
+
+def test_losses_import_costs_little_beyond_jax():
+    code = (
+        "import time\n"
+        "import jax\n"
+        "start = time.perf_counter()\n"
+        "from visxp_jax.losses import avc_bce, equipartition\n"
+        "print(time.perf_counter() - start)"
+    )
+    assert min(float(run_python(code)) for _ in range(3)) < 0.2
+
+
+@pytest.mark.parametrize(
+    "module", ["visxp_jax", "visxp_jax.extract", "visxp_jax.data.array_record"]
+)
+def test_module_loads_no_tensorflow(module):
+    code = f"import {module}, sys\nprint('tensorflow' in sys.modules)"
+    assert run_python(code).strip() == "False"
+
+
+def test_top_level_imports_tells_late_from_early():
+    tree = ast.parse(
+        "import a\nif True:\n    from b.c import d\n"
+        "class K:\n    import e\n    def f(self):\n        import late\n"
+    )
+    assert top_level_imports(tree) == {"a", "b.c", "e"}
+    assert imports(tree) == {"a", "b.c", "e", "late"}

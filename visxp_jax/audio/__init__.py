@@ -1,0 +1,1 @@
+"""Sound: from one second of samples to what the networks see."""

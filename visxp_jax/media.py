@@ -1,0 +1,409 @@
+"""Videos in, one-second clips out: the frame and the sound of the same second.
+
+Media come from outside and are trusted with nothing: only local files of known
+container formats are opened, and sizes are limited. No shell is involved anywhere.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from av.stream import Disposition
+
+from visxp_jax.audio.spectrogram import Spectrogram
+from visxp_jax.errors import VisxpError
+from visxp_jax.tracks import ROUNDING_S, PictureTrack, SoundTrack
+
+# FFmpeg's names. No playlists, no image sequences: those name other files.
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,ogg,flv,asf,mxf,"
+    "dv,wav,mp3,flac,aac,aiff"
+)
+MAX_PIXELS = 8192 * 4608
+MAX_STREAMS = 64
+MAX_DURATION_S = 24 * 3600.0
+MAX_READ_ERRORS = 100  # of the container, in a row
+# Pictures this far on, and no sound of the second yet: there is none.
+MAX_LAG_S = 10.0
+# Below this root mean square of full scale a second is silent: -60 dBFS.
+SILENT_RMS = 1e-3
+# Mean absolute difference of two frames, of 255 levels, below which nothing moved.
+STILL_LEVELS = 1.0
+# A second with less than all but this share of its sound is partial, ...
+PARTIAL_SHARE = 0.01
+# ... and with less than this share of it has none.
+MIN_SOUND_SHARE = 0.5
+
+
+class MediaError(VisxpError):
+    """A file that cannot be used.
+
+    Attributes:
+        reason: Why, without the file's name.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        """Name the file in one line whatever its name holds."""
+        super().__init__(f"{printable(path)}: {reason}")
+        self.reason = reason
+
+
+class MediaInfo(NamedTuple):
+    """What a container says of itself; 0 or '' where it does not say."""
+
+    format: str
+    seconds: float
+    width: int
+    height: int
+    fps: float
+    num_frames: int
+    video_codec: str
+    has_audio: bool
+    audio_rate_hz: int
+    audio_channels: int
+    audio_codec: str
+
+
+class Clip(NamedTuple):
+    """Second [start_s, end_s) of a video, counted from its first picture."""
+
+    start_s: float
+    end_s: float
+    frame_s: float  # when the frame appeared: the latest not after the middle
+    frame: np.ndarray  # uint8 [size_px, size_px, 3], RGB, upright
+    log_mel: np.ndarray  # float32 [m, f], all zeros without sound
+    has_audio: bool  # at least half of the second's sound is there
+    silent: bool  # it is, at less than -60 dBFS
+    still: bool  # the frame is nearly that of the second before
+    partial: bool  # more than 10 ms of sound is missing; zeros stand for it
+
+
+@dataclass
+class ReadReport:
+    """How a pass over a file went; filled in while clips are read.
+
+    Attributes:
+        seconds: From the first picture to the end of the last good one.
+        clips: Clips handed out.
+        dropped: Seconds left out because the pictures have a gap there.
+        frames: Pictures decoded.
+        faults: Packets and pictures that were damaged.
+    """
+
+    seconds: float = 0.0
+    clips: int = 0
+    dropped: int = 0
+    frames: int = 0
+    faults: int = 0
+
+
+def printable(path: Path) -> str:
+    r"""A file name in one line of valid UTF-8; odd bytes become `\xff`."""
+    name = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return name if name.isprintable() else repr(name)[1:-1]
+
+
+def probe(path: Path) -> MediaInfo:
+    """What a media file says of itself.
+
+    Raises:
+        MediaError: it cannot be opened, holds no video, or is over a limit.
+    """
+    with _opened(path) as container:
+        video, audio = _streams(container, path)
+        return MediaInfo(
+            format=container.format.name,
+            seconds=(container.duration or 0) / av.time_base,
+            width=video.codec_context.width,
+            height=video.codec_context.height,
+            fps=float(video.average_rate or 0),
+            num_frames=video.frames,
+            video_codec=video.codec_context.name,
+            has_audio=audio is not None,
+            audio_rate_hz=audio.codec_context.sample_rate if audio else 0,
+            audio_channels=audio.codec_context.channels if audio else 0,
+            audio_codec=audio.codec_context.name if audio else "",
+        )
+
+
+def read_clips(
+    path: Path,
+    *,
+    size_px: int,
+    spectrogram: Spectrogram,
+    report: ReadReport | None = None,
+) -> Iterator[Clip]:
+    """The whole seconds of a video in one pass; memory does not grow with its length.
+
+    Clip i is second [i, i + 1) of presentation time from the start of the video stream,
+    for picture and sound alike: sound that starts earlier is cut, sound that starts
+    later leaves the first clips partial. The frame is the latest one shown at or before
+    the middle. A last part shorter than one second is dropped, and so are seconds that
+    touch a gap left by damage: from the last good frame to the next good key frame.
+
+    Args:
+        path: A local video file.
+        size_px: Frames become size_px x size_px, whatever their aspect.
+        spectrogram: Preset for the sound.
+        report: Filled in on the way.
+
+    Yields:
+        Clips in order of time.
+
+    Raises:
+        MediaError: the file cannot be opened, has no video, is over a limit, or yields
+            no clip.
+    """
+    report = ReadReport() if report is None else report
+    with _opened(path) as container:
+        video, audio = _streams(container, path)
+        video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        start = video.start_time or 0
+        start_s = start * Fraction(video.time_base or 0)
+        pictures = PictureTrack(
+            video,
+            size_px=size_px,
+            start_s=start_s,
+            max_pixels=MAX_PIXELS,
+            has_pts=container.format.name != "avi",
+        )
+        sound = None
+        if audio is not None:
+            sound = SoundTrack(rate_hz=spectrogram.rate_hz, start_s=start_s)
+        maker = _ClipMaker(pictures, sound, spectrogram, report)
+        for packet in _packets(container, path, video, audio, report):
+            track = pictures if packet.stream is video else sound
+            assert track is not None
+            try:
+                for piece in packet.decode():
+                    track.add(piece)  # pyright: ignore[reportArgumentType]
+            except MemoryError as error:
+                raise MediaError(path, "takes more memory than allowed") from error
+            except (av.FFmpegError, ValueError):
+                track.fault()
+            if pictures.position_s > MAX_DURATION_S:
+                raise MediaError(path, f"longer than {MAX_DURATION_S:.0f} s")
+            yield from maker.ready()
+        pictures.finish()
+        if sound is not None:
+            sound.finish()
+        yield from maker.ready(ended=True)
+    if not report.clips:
+        raise MediaError(path, _why_nothing(report))
+
+
+def read_sounds(
+    path: Path, seconds: set[int], *, rate_hz: int
+) -> dict[int, np.ndarray]:
+    """The sound of some seconds of a video, to listen to.
+
+    Args:
+        path: A local video file.
+        seconds: As `Clip.start_s` counts them.
+        rate_hz: Of the result.
+
+    Returns:
+        second -> int16 [rate_hz], mono; seconds without sound are left out.
+
+    Raises:
+        MediaError: the file cannot be opened, has no video, or is over a limit.
+    """
+    sounds: dict[int, np.ndarray] = {}
+    with _opened(path) as container:
+        video, audio = _streams(container, path)
+        if audio is None or not seconds:
+            return sounds
+        start_s = (video.start_time or 0) * Fraction(video.time_base or 0)
+        track = SoundTrack(rate_hz=rate_hz, start_s=start_s)
+        second = 0
+
+        def collect(until: float) -> None:
+            nonlocal second
+            while second + 1 <= until and second <= max(seconds):
+                wave, filled = track.take(second)
+                if second in seconds and filled:
+                    sounds[second] = wave
+                second += 1
+
+        for packet in _packets(container, path, video, audio, ReadReport()):
+            if packet.stream is video:
+                continue
+            try:
+                for piece in packet.decode():
+                    track.add(piece)  # pyright: ignore[reportArgumentType]
+            except (av.FFmpegError, ValueError):
+                track.fault()
+            collect(track.position_s)
+            if second > max(seconds):
+                return sounds
+        track.finish()
+        collect(max(seconds) + 1)
+    return sounds
+
+
+class _ClipMaker:
+    """Puts seconds together as soon as both tracks have them."""
+
+    def __init__(
+        self,
+        pictures: PictureTrack,
+        sound: SoundTrack | None,
+        spectrogram: Spectrogram,
+        report: ReadReport,
+    ) -> None:
+        self._pictures = pictures
+        self._sound = sound
+        self._spectrogram = spectrogram
+        self._report = report
+        self._second = 0
+        self._last_frame: np.ndarray | None = None
+
+    def ready(self, *, ended: bool = False) -> Iterator[Clip]:
+        report = self._report
+        while self._pictures.has(self._second) and (ended or self._heard()):
+            clip = self._clip(self._second)
+            self._second += 1
+            if clip is None:
+                report.dropped += 1
+            else:
+                report.clips += 1
+                yield clip
+        report.frames = self._pictures.num_frames
+        report.faults = self._pictures.num_faults
+        if self._sound is not None:
+            report.faults += self._sound.num_faults
+        report.seconds = round(self._pictures.position_s, 3)
+
+    def _heard(self) -> bool:
+        return (
+            self._sound is None
+            or self._sound.position_s >= self._second + 1
+            or self._pictures.position_s >= self._second + 1 + MAX_LAG_S
+        )
+
+    def _clip(self, second: int) -> Clip | None:
+        picture = self._pictures.take(second)
+        preset = self._spectrogram
+        samples, filled = np.zeros(preset.rate_hz, np.int16), 0
+        if self._sound is not None:
+            samples, filled = self._sound.take(second)
+        if picture is None:
+            self._last_frame = None
+            return None
+        has_audio = filled >= MIN_SOUND_SHARE * preset.rate_hz
+        missing = preset.rate_hz - filled
+        wave = samples.astype(np.float32) / 32_768
+        log_mel = preset.log_mel(wave) if has_audio else np.zeros(preset.shape, "f4")
+        last, self._last_frame = self._last_frame, picture.frame
+        return Clip(
+            start_s=float(second),
+            end_s=float(second + 1),
+            frame_s=picture.time_s,
+            frame=picture.frame,
+            log_mel=log_mel,
+            has_audio=has_audio,
+            silent=has_audio and float(np.sqrt(np.mean(wave**2))) < SILENT_RMS,
+            still=last is not None and _difference(last, picture.frame) < STILL_LEVELS,
+            partial=self._sound is not None
+            and missing > PARTIAL_SHARE * preset.rate_hz,
+        )
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.mean(np.abs(a.astype(np.int16) - b.astype(np.int16))))
+
+
+def _why_nothing(report: ReadReport) -> str:
+    if report.frames == 0:
+        return "no picture in it could be decoded"
+    if report.dropped:
+        return f"damaged: no whole second among {report.frames} good frames"
+    if report.faults:
+        return f"damaged: only {report.seconds:.2f} s before the damage"
+    return f"shorter than one second ({report.seconds + ROUNDING_S:.2f} s)"
+
+
+def _opened(path: Path) -> Any:
+    """The container, from a local file of an allowed format only."""
+    path = Path(os.path.abspath(path))  # a leading dash or `x:` then means nothing
+    if not path.is_file():
+        raise MediaError(path, "not a file" if path.exists() else "no such file")
+    if not path.stat().st_size:
+        raise MediaError(path, "an empty file")
+    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+    try:
+        container = av.open(os.fspath(path), options=options)
+    except MemoryError as error:
+        raise MediaError(path, "takes more memory than allowed") from error
+    except PermissionError as error:
+        raise MediaError(path, "may not be read") from error
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(path, "not a readable media file") from error
+    return container
+
+
+def _streams(
+    container: Any, path: Path
+) -> tuple[av.VideoStream, av.AudioStream | None]:
+    """The video and the best audio stream, within the limits."""
+    if len(container.streams) > MAX_STREAMS:
+        count = len(container.streams)
+        raise MediaError(path, f"over the limit of {MAX_STREAMS} streams: {count}")
+    videos = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & Disposition.attached_pic  # a cover, not a video
+    ]
+    if not videos:
+        raise MediaError(path, "no video stream")
+    video = videos[0]
+    if video.codec_context is None:
+        raise MediaError(path, "no decoder for its video")
+    width, height = video.codec_context.width, video.codec_context.height
+    if width * height > MAX_PIXELS:
+        raise MediaError(
+            path, f"over the limit of {MAX_PIXELS} pixels: {width} x {height}"
+        )
+    seconds = (container.duration or 0) / av.time_base
+    if seconds > MAX_DURATION_S:
+        raise MediaError(
+            path, f"over the limit of {MAX_DURATION_S:.0f} s: {seconds:.0f} s"
+        )
+    audio = container.streams.best("audio")
+    if audio is not None and audio.codec_context is None:
+        audio = None  # sound nothing here can decode
+    for stream in (video, audio):
+        if stream is not None:
+            stream.codec_context.thread_count = 1  # files are read in parallel
+    return video, audio
+
+
+def _packets(
+    container: Any,
+    path: Path,
+    video: av.VideoStream,
+    audio: av.AudioStream | None,
+    report: ReadReport,
+) -> Iterator[av.Packet]:
+    """All packets; errors of the container itself are stepped over."""
+    streams = [video] if audio is None else [video, audio]
+    errors = 0
+    packets = container.demux(streams)
+    while errors < MAX_READ_ERRORS:
+        try:
+            packet = next(packets)
+        except (StopIteration, EOFError):
+            return
+        except MemoryError as error:
+            raise MediaError(path, "takes more memory than allowed") from error
+        except av.FFmpegError:
+            errors += 1
+            packets = container.demux(streams)
+            continue
+        errors = 0
+        yield packet

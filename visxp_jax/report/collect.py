@@ -1,0 +1,356 @@
+"""Gather what the report of a run shows, and write WORKDIR/report.html."""
+
+import csv
+import json
+import math
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from visxp_jax.data.dataset import MANIFEST
+from visxp_jax.errors import VisxpError
+from visxp_jax.evals import judge
+from visxp_jax.media import read_sounds
+from visxp_jax.methods import make_method
+from visxp_jax.report.content import (
+    Clip,
+    Cluster,
+    Curve,
+    Figure,
+    HealthRow,
+    Neighbours,
+    Report,
+)
+from visxp_jax.report.page import render, wav_bytes
+from visxp_jax.session import Session
+from visxp_jax.train.log import read_jsonl
+from visxp_jax.train.step import TrainState
+from visxp_jax.types import Features
+
+CLIPS_PER_CLUSTER = 8
+MAX_CLUSTERS = 64
+QUERIES = 6
+NEIGHBOURS = 6
+SOUND_RATE_HZ = 16_000
+
+# What each figure means, and what stands beside it.
+MEANINGS: dict[str, tuple[str, dict[str, str]]] = {
+    "avc_accuracy": (
+        "After the first stage: share of pairs of a picture and a sound of which the "
+        "network says rightly whether they belong together.",
+        {},
+    ),
+    "nmi": (
+        "Normalised mutual information of clusters and labels.",
+        {
+            "k-means, random weights": "random_init_nmi",
+            "k-means, raw pixels": "raw_nmi_visual",
+            "k-means, raw log-mels": "raw_nmi_audio",
+        },
+    ),
+    "ari": ("Adjusted Rand index of clusters and labels; 0 by chance.", {}),
+    "cluster_accuracy": ("After the best one-to-one match of clusters to labels.", {}),
+    "purity": ("Share of clips with the most frequent label of their cluster.", {}),
+    "linear_probe": (
+        "Accuracy of a linear classifier on the frozen features.",
+        {"random weights": "random_init_linear_probe"},
+    ),
+    "knn": (
+        "Accuracy of a vote of the 10 nearest training clips.",
+        {"random weights": "random_init_knn"},
+    ),
+    "modality_agreement": ("Picture alone and sound alone name one cluster.", {}),
+    "kmeans_nmi": ("NMI of k-means on the frozen features of both modalities.", {}),
+}
+HEALTH = {
+    "relabel/column_error": "near 0: clusters have their wanted sizes",
+    "relabel/sweeps": "under 2000: the assignment converged",
+    "relabel/label_change": "falls during training",
+    "relabel/clusters_in_use": "1: all",
+    "relabel/largest_share": "near 1 / clusters",
+    "validation/clusters_in_use": "near 1",
+    "validation/largest_share": "near 1 / clusters",
+    "validation/modality_agreement": "rises",
+    "validation/feature_rank": "far above 1",
+}
+
+
+def write_report(
+    session: Session,
+    state: TrainState,
+    results: judge.Scores,
+    features: Features,
+    about: dict[str, Any],
+) -> None:
+    """Write the page; features are those of the test clips.
+
+    On a run of several hosts only the first writes.
+    """
+    if jax.process_index():
+        return
+    media = TestClips(session)
+    clusters, assigned = pick_clusters(session, state, features)
+    queries = pick_queries(session, state, features)
+    media.load(
+        {int(i) for members in clusters.values() for i in members}
+        | {int(i) for q in queries.values() for ids, _ in q.values() for i in ids}
+        | set(queries)
+    )
+    rows = read_jsonl(session.workdir / "metrics.jsonl")
+    report = Report(
+        title=f"visxp_jax: {session.config.name}",
+        summary={k: _line(v) for k, v in about.items() if k != "label_names"},
+        figures=figures(results),
+        curves=curves(session, rows),
+        stages=stage_starts(session),
+        health=health(rows),
+        cluster_sizes=[int(x) for x in assigned],
+        clusters=[
+            media.cluster(index, members, features, int(assigned[index]))
+            for index, members in clusters.items()
+        ],
+        neighbours=[
+            Neighbours(
+                media.clip(query),
+                {
+                    name: [(media.clip(int(i)), float(s)) for i, s in zip(*found, strict=True)]
+                    for name, found in lists.items()
+                },
+            )
+            for query, lists in queries.items()
+        ],
+        data_rows=data_rows(session),
+        warnings=media.warnings,
+    )
+    path = session.workdir / "report.html"
+    partial = path.with_suffix(".partial")
+    partial.write_text(render(report), encoding="utf-8")
+    os.replace(partial, path)
+
+
+class TestClips:
+    """Frames and sounds of some test clips, from the data and the original files."""
+
+    __test__ = False  # not one for pytest
+
+    def __init__(self, session: Session) -> None:
+        """Read where each test clip comes from."""
+        self._session = session
+        index = session.dataset.index("test")
+        self._where = {
+            int(i): (str(v), float(s))
+            for i, v, s in zip(
+                index["clip_id"], index["video"], index["start_s"], strict=True
+            )
+        }
+        self._label = dict(zip(index["clip_id"], index["label"], strict=True))
+        self._frames: dict[int, bytes] = {}
+        self._sounds: dict[tuple[str, int], np.ndarray] = {}
+        self.warnings: list[str] = []
+
+    def load(self, clip_ids: set[int]) -> None:
+        """Fetch everything that will be shown, one pass over each file."""
+        self._frames = self._session.reader.frames("test", clip_ids)
+        wanted: dict[str, set[int]] = {}
+        for i in clip_ids:
+            video, start_s = self._where[i]
+            wanted.setdefault(video, set()).add(int(start_s))
+        missing = 0
+        folder = self._session.dataset.videos
+        for video, seconds in wanted.items():
+            try:
+                found = read_sounds(folder / video, seconds, rate_hz=SOUND_RATE_HZ)
+            except VisxpError:
+                missing += 1
+                continue
+            self._sounds |= {(video, s): wave for s, wave in found.items()}
+        if missing:
+            self.warnings.append(
+                f"{missing} of {len(wanted)} videos shown here are no longer in "
+                f"{folder}: their sounds cannot be played."
+            )
+
+    def clip(self, clip_id: int) -> Clip:
+        """One clip as the page shows it."""
+        video, start_s = self._where[clip_id]
+        label = int(self._label[clip_id])
+        names = self._session.dataset.label_names
+        wave = self._sounds.get((video, int(start_s)))
+        return Clip(
+            video=video,
+            start_s=start_s,
+            label=names[label] if label >= 0 else None,
+            frame_jpeg=self._frames.get(clip_id, b""),
+            sound_wav=None if wave is None else wav_bytes(wave, SOUND_RATE_HZ),
+        )
+
+    def cluster(
+        self, index: int, members: np.ndarray, features: Features, size: int
+    ) -> Cluster:
+        """A cluster with its purity over all members, of which some are shown."""
+        labels = [int(self._label[int(i)]) for i in members]
+        known = Counter(x for x in labels if x >= 0)
+        names = self._session.dataset.label_names
+        top = known.most_common(1)
+        return Cluster(
+            index=index,
+            size=size,
+            purity=top[0][1] / sum(known.values()) if top else None,
+            top_label=names[top[0][0]] if top else None,
+            clips=[self.clip(int(i)) for i in members[:CLIPS_PER_CLUSTER]],
+        )
+
+
+def pick_clusters(
+    session: Session, state: TrainState, features: Features
+) -> tuple[dict[int, np.ndarray], np.ndarray]:
+    """Test clips of each cluster of the first head, the surest first; and all sizes."""
+    config = session.config.selflabel
+    if config is None or session.config.stages[-1] != "selflabel":
+        return {}, np.zeros(0, np.int64)
+    probs = judge.cluster_probs(
+        session.model, state.params, features.fused, config.heads, config.clusters
+    )[:, 0]
+    label = probs.argmax(axis=1)
+    sizes = np.bincount(label, minlength=config.clusters)
+    largest = np.argsort(-sizes, kind="stable")[:MAX_CLUSTERS]
+    clusters = {}
+    for k in sorted(int(k) for k in largest if sizes[k]):
+        members = np.flatnonzero(label == k)
+        order = np.argsort(-probs[members, k], kind="stable")
+        clusters[k] = features.clip_id[members[order]]
+    return clusters, sizes
+
+
+def pick_queries(
+    session: Session, state: TrainState, features: Features
+) -> dict[int, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """For a few clips of different videos: nearest clips of other videos.
+
+    Within a modality by cosine; across modalities by the probability that the pair
+    belongs together, which is what the network was trained to say.
+    """
+    _, first = np.unique(features.video_id, return_index=True)
+    spread = np.linspace(0, len(first) - 1, min(QUERIES, len(first))).astype(int)
+    video = features.video / np.linalg.norm(features.video, axis=1, keepdims=True)
+    audio = features.audio / np.linalg.norm(features.audio, axis=1, keepdims=True)
+    found = {}
+    for row in first[spread]:
+        others = features.video_id != features.video_id[row]
+        scores = {
+            "picture -> pictures": video @ video[row],
+            "sound -> sounds": audio @ audio[row],
+            "picture -> sounds": judge.match_probability(
+                session.model, state.params, features.video[row], features.audio
+            ),
+            "sound -> pictures": judge.match_probability(
+                session.model, state.params, features.video, features.audio[row]
+            ),
+        }
+        found[int(features.clip_id[row])] = {
+            name: _nearest(features, score, others) for name, score in scores.items()
+        }
+    return found
+
+
+def _nearest(
+    features: Features, score: np.ndarray, allowed: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(clip ids, scores) of the best clips, at most one per video."""
+    ids: list[int] = []
+    seen: set[int] = set()
+    for i in np.argsort(-np.where(allowed, score, -np.inf), kind="stable"):
+        if len(ids) == NEIGHBOURS or not allowed[i]:
+            break
+        if int(features.video_id[i]) not in seen:
+            seen.add(int(features.video_id[i]))
+            ids.append(int(i))
+    return features.clip_id[ids], score[ids]
+
+
+def figures(results: judge.Scores) -> list[Figure]:
+    """The table, each figure beside its baselines."""
+    chances = {"avc_accuracy": 0.5, "linear_probe": results.get("chance_linear_probe")}
+    return [
+        Figure(
+            name=name,
+            value=results.get(name),
+            meaning=meaning,
+            baselines={text: results.get(key) for text, key in baselines.items()},
+            chance=chances.get(name),
+        )
+        for name, (meaning, baselines) in MEANINGS.items()
+    ] + [
+        Figure("skipped_steps", results["skipped_steps"], "Not finite.", is_share=False),
+        Figure("seconds", results["seconds"], "Of the whole job.", is_share=False),
+    ]
+
+
+def curves(session: Session, rows: list[dict[str, Any]]) -> list[Curve]:
+    """Every logged number over the steps."""
+    chance: dict[str, float] = {"validation/avc_accuracy": 0.5}
+    for stage in session.config.stages:
+        chance |= make_method(session.config, stage, session.model).chance
+    points: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != "step":
+                number = math.nan if value is None else float(value)
+                points.setdefault(name, []).append((float(row["step"]), number))
+    groups = {"loss": "losses", "validation": "validation", "relabel": "relabelling"}
+    drawn = [
+        Curve(
+            name=name,
+            points=values,
+            # The sum of losses differs between stages, and so does its chance.
+            chance=None if name == "loss/total" else chance.get(name),
+            group=groups.get(name.split("/")[0], "training"),
+        )
+        for name, values in points.items()
+    ]
+    return sorted(drawn, key=lambda c: list(groups.values()).index(c.group)
+                  if c.group in groups.values() else len(groups))
+
+
+def stage_starts(session: Session) -> list[tuple[str, int]]:
+    """(name, first step) of each stage."""
+    starts, step = [], 0
+    for stage in session.config.stages:
+        starts.append((stage, step))
+        step += session.config.stage(stage).steps
+    return starts
+
+
+def health(rows: list[dict[str, Any]]) -> list[HealthRow]:
+    """Latest value of each sign of healthy clusters."""
+    latest: dict[str, Any] = {}
+    for row in rows:
+        latest |= row
+    return [
+        HealthRow(name, latest[name], good)
+        for name, good in HEALTH.items()
+        if name in latest
+    ]
+
+
+def data_rows(session: Session) -> list[tuple[str, str]]:
+    """What became of the input files, and how many clips carry which flag."""
+    with (session.dataset.dir / MANIFEST).open(encoding="utf-8", newline="") as file:
+        manifest = list(csv.DictReader(file))
+    status = Counter(row["status"] for row in manifest)
+    reasons = Counter(
+        row["reason"] for row in manifest if row["status"] == "skipped"
+    )
+    rows = [(f"files {name}", str(count)) for name, count in status.items()]
+    rows += [(f"skipped: {why}", str(count)) for why, count in reasons.most_common(10)]
+    for split, counts in session.dataset.counts.items():
+        rows += [(f"{split}: {name}", str(count)) for name, count in counts.items()]
+    return rows
+
+
+def _line(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

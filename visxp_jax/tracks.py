@@ -1,0 +1,245 @@
+"""The two halves of one pass over a video: pictures and sound on one clock.
+
+Both count seconds from the video stream's start and go by timestamps only. `media`
+feeds them packets and takes out whole seconds.
+"""
+
+import math
+from fractions import Fraction
+from typing import NamedTuple
+
+import av
+import numpy as np
+from PIL import Image
+
+# A second counts as shown in full if this little is missing: containers round.
+ROUNDING_S = 0.005
+# A longer stretch without a frame, beyond the last one's own duration, is a gap.
+MAX_HOLE_S = 1.0
+# Sound whose timestamp is off by less follows on directly: timestamps are rounded,
+# in Matroska to 1 ms, and cutting at each would be heard.
+MAX_DRIFT_S = 0.02
+# Sound this far ahead of the pictures is not kept: memory stays bounded.
+MAX_AHEAD_S = 600
+
+
+class Picture(NamedTuple):
+    """The frame shown in the middle of a second."""
+
+    frame: np.ndarray  # uint8 [size_px, size_px, 3]
+    time_s: float
+
+
+class PictureTrack:
+    """Keeps, for each second, the frame shown at its middle; converts no other.
+
+    Attributes:
+        position_s: Pictures are known up to here.
+        num_frames: Frames decoded without fault.
+        num_faults: Frames and packets that were damaged, or hung on damaged ones.
+        damaged: Seconds that touch a gap or have no frame at their middle.
+    """
+
+    def __init__(
+        self,
+        stream: av.VideoStream,
+        *,
+        size_px: int,
+        start_s: Fraction,
+        max_pixels: int,
+        has_pts: bool,
+    ) -> None:
+        """Read from `stream`; times are relative to `start_s` on its clock.
+
+        Args:
+            stream: Whose packets will come.
+            size_px: Frames become size_px x size_px.
+            start_s: Time of the stream's start.
+            max_pixels: A larger frame counts as damaged.
+            has_pts: Whether the container stores presentation times. AVI does not; the
+                order of decoding tells more than what FFmpeg makes up for it.
+        """
+        self.position_s = 0.0
+        self.num_frames = 0
+        self.num_faults = 0
+        self.damaged: set[int] = set()
+        self._stream = stream
+        self._size_px = size_px
+        self._start_s = start_s
+        self._max_pixels = max_pixels
+        self._has_pts = has_pts
+        self._pictures: dict[int, Picture] = {}
+        self._next = 0  # the first second whose middle has not been reached
+        self._shown: tuple[av.VideoFrame, float] | None = None
+        self._shown_picture: Picture | None = None
+        self._gap_from_s: float | None = None
+
+    def add(self, frame: av.VideoFrame) -> None:
+        """Take the next frame in order of presentation."""
+        time_s = self._time_s(frame)
+        if frame.is_corrupt or frame.width * frame.height > self._max_pixels:
+            self.fault()
+            return
+        if self._shown is not None and time_s < self._shown[1]:
+            self.num_faults += 1  # a clock that runs backwards: keep what was shown
+            return
+        if self._gap_from_s is not None:
+            # Until the next key frame pictures are built upon what was lost.
+            if not frame.key_frame:
+                self.num_faults += 1
+                return
+            self._damage(self._gap_from_s, time_s)
+            self._gap_from_s = None
+        elif self._shown and time_s - self.position_s > MAX_HOLE_S:
+            self._damage(self.position_s, time_s)
+        self._settle(time_s)
+        self._shown, self._shown_picture = (frame, time_s), None
+        self.position_s = max(self.position_s, time_s + self._duration_s(frame))
+        self.num_frames += 1
+
+    def fault(self) -> None:
+        """Something could not be decoded: a gap starts after the last good frame."""
+        self.num_faults += 1
+        if self._gap_from_s is None:
+            self._gap_from_s = self.position_s
+
+    def finish(self) -> None:
+        """There are no more frames."""
+        self._settle(self.position_s)
+
+    def has(self, second: int) -> bool:
+        """Whether pictures are known to the end of a second."""
+        return second < self._next and self.position_s >= second + 1 - ROUNDING_S
+
+    def take(self, second: int) -> Picture | None:
+        """The frame of a second, None if it is damaged; it is then forgotten."""
+        picture = self._pictures.pop(second, None)
+        damaged = second in self.damaged
+        self.damaged.discard(second)
+        return None if damaged else picture
+
+    def _settle(self, until_s: float) -> None:
+        while self._next + 0.5 < until_s:
+            if self._shown and self._shown[1] <= self._next + 0.5:
+                self._pictures[self._next] = self._picture()
+            else:
+                self.damaged.add(self._next)
+            self._next += 1
+
+    def _picture(self) -> Picture:
+        assert self._shown is not None
+        if self._shown_picture is None:
+            frame, time_s = self._shown
+            self._shown_picture = Picture(_squared(frame, self._size_px), time_s)
+        return self._shown_picture
+
+    def _damage(self, from_s: float, to_s: float) -> None:
+        self.damaged.update(range(max(0, math.floor(from_s)), math.ceil(to_s)))
+
+    def _time_s(self, frame: av.VideoFrame) -> float:
+        stamp = frame.pts if self._has_pts else frame.dts
+        if stamp is None or frame.time_base is None:
+            return self.position_s
+        return float(stamp * frame.time_base - self._start_s)
+
+    def _duration_s(self, frame: av.VideoFrame) -> float:
+        if frame.duration and frame.time_base:
+            return float(frame.duration * frame.time_base)
+        rate = self._stream.average_rate
+        return float(1 / rate) if rate else 0.0
+
+
+def _squared(frame: av.VideoFrame, size_px: int) -> np.ndarray:
+    """RGB, upright, size_px x size_px; the aspect is not kept.
+
+    swscale makes 8-bit RGB of whatever came (alpha is dropped), Pillow resizes it:
+    bilinear with antialiasing, as torchvision does.
+    """
+    image = Image.fromarray(frame.to_ndarray(format="rgb24"))
+    resized = image.resize((size_px, size_px), Image.Resampling.BILINEAR)
+    # The display matrix says how far to turn counter-clockwise.
+    turned = np.rot90(np.asarray(resized), k=round(frame.rotation / 90) % 4)
+    return np.ascontiguousarray(turned)
+
+
+class SoundTrack:
+    """Mono samples at one rate, placed by their timestamps.
+
+    Attributes:
+        position_s: Sound is known up to here.
+        num_faults: Packets that could not be decoded.
+    """
+
+    def __init__(self, *, rate_hz: int, start_s: Fraction) -> None:
+        """Resample to `rate_hz`; times are relative to `start_s`."""
+        self.position_s = 0.0
+        self.num_faults = 0
+        self._rate_hz = rate_hz
+        self._start_s = start_s
+        self._resampler: av.AudioResampler | None = None
+        self._format: tuple | None = None
+        self._next: int | None = None  # the sample that would follow directly
+        self._waves: dict[int, np.ndarray] = {}
+        self._filled: dict[int, int] = {}
+        self._first_kept = 0
+
+    def add(self, frame: av.AudioFrame) -> None:
+        """Take the next piece of sound."""
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if form != self._format:  # also in mid-stream, as in broadcasts
+            self.finish()
+            self._resampler = av.AudioResampler("s16", "mono", self._rate_hz)
+            self._format = form
+        assert self._resampler is not None
+        for piece in self._resampler.resample(frame):
+            self._place(piece)
+
+    def fault(self) -> None:
+        """A packet could not be decoded; the hole shows in the timestamps."""
+        self.num_faults += 1
+
+    def finish(self) -> None:
+        """Take what the resampler still holds back."""
+        if self._resampler is not None:
+            for piece in self._resampler.resample(None):
+                self._place(piece)
+            self._resampler = None
+
+    def take(self, second: int) -> tuple[np.ndarray, int]:
+        """(int16 [rate_hz], samples of it that were there) of a second; forgets it."""
+        self._first_kept = second + 1
+        wave = self._waves.pop(second, None)
+        if wave is None:
+            wave = np.zeros(self._rate_hz, np.int16)
+        return wave, self._filled.pop(second, 0)
+
+    def _place(self, piece: av.AudioFrame) -> None:
+        samples = piece.to_ndarray()[0]
+        first = self._next
+        if piece.pts is not None and piece.time_base is not None:
+            time_s = piece.pts * piece.time_base - self._start_s
+            stamped = round(time_s * self._rate_hz)
+            if first is None or abs(stamped - first) > MAX_DRIFT_S * self._rate_hz:
+                # What comes again is dropped, what is missing stays zero.
+                first = stamped
+        first = first or 0
+        known = self._next if self._next is not None else -(2**62)
+        samples = samples[max(0, known - first) :]
+        first = max(first, known)
+        self._next = first + len(samples)
+        self.position_s = self._next / self._rate_hz
+        self._store(first, samples)
+
+    def _store(self, first: int, samples: np.ndarray) -> None:
+        if first < 0:
+            samples, first = samples[-first:], 0
+        while len(samples):
+            second, offset = divmod(first, self._rate_hz)
+            part = samples[: self._rate_hz - offset]
+            if self._first_kept <= second <= self._first_kept + MAX_AHEAD_S:
+                if second not in self._waves:
+                    self._waves[second] = np.zeros(self._rate_hz, np.int16)
+                    self._filled[second] = 0
+                self._waves[second][offset : offset + len(part)] = part
+                self._filled[second] += len(part)
+            samples, first = samples[len(part) :], first + len(part)
