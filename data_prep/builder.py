@@ -59,7 +59,7 @@ class _SameBytes(ExampleWriter):
 
 
 def _sorted(data: bytes) -> bytes:
-    example = tf_example_pb2.Example.FromString(data)
+    example = tf_example_pb2.Example.FromString(data)  # pyright: ignore
     return example.SerializeToString(deterministic=True)
 
 
@@ -124,7 +124,7 @@ class VisxpClips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         }
 
     def _example_writer(self) -> ExampleWriter:
-        return _SameBytes(file_format=self.info.file_format)
+        return _SameBytes(self.info.file_format or tfds.core.FileFormat.TFRECORD)
 
     def _generate_examples(
         self, videos: list[Video]

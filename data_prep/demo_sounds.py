@@ -46,30 +46,32 @@ def _partials(
     return wave
 
 
-def _struck(pitch_hz, rate_hz, rng):
+def _struck(pitch_hz: np.ndarray, rate_hz: int, rng: np.random.Generator) -> np.ndarray:
     """A free bar: partials far apart and out of tune."""
     ratios = np.array([1.0, 2.76, 5.40, 8.93])
     return _partials(pitch_hz, rate_hz, ratios, np.array([1.0, 0.8, 0.6, 0.4]))
 
 
-def _reed(pitch_hz, rate_hz, rng):
+def _reed(pitch_hz: np.ndarray, rate_hz: int, rng: np.random.Generator) -> np.ndarray:
     """A few harmonics."""
     ratios = np.arange(1.0, 6.0)
     return _partials(pitch_hz, rate_hz, ratios, 1 / ratios)
 
 
-def _buzz(pitch_hz, rate_hz, rng):
+def _buzz(pitch_hz: np.ndarray, rate_hz: int, rng: np.random.Generator) -> np.ndarray:
     """Harmonics so dense that they melt into one band."""
     ratios = np.arange(1.0, 25.0)
     return _partials(pitch_hz, rate_hz, ratios, ratios**-0.5)
 
 
-def _whistle(pitch_hz, rate_hz, rng):
+def _whistle(
+    pitch_hz: np.ndarray, rate_hz: int, rng: np.random.Generator
+) -> np.ndarray:
     """One pure tone."""
     return _partials(pitch_hz, rate_hz, np.ones(1), np.ones(1))
 
 
-def _breath(pitch_hz, rate_hz, rng):
+def _breath(pitch_hz: np.ndarray, rate_hz: int, rng: np.random.Generator) -> np.ndarray:
     """A band of noise about the pitch, a third of an octave to each side."""
     count = len(pitch_hz)
     offset_hz = np.fft.fftfreq(count, 1 / rate_hz)
@@ -80,59 +82,59 @@ def _breath(pitch_hz, rate_hz, rng):
     return np.real(slow * np.exp(2j * np.pi * np.cumsum(pitch_hz) / rate_hz))
 
 
-def _level(cycle):
+def _level(cycle: np.ndarray) -> np.ndarray:
     return np.zeros_like(cycle)
 
 
-def _steady(cycle):
+def _steady(cycle: np.ndarray) -> np.ndarray:
     return np.ones_like(cycle)
 
 
-def _up(cycle):
+def _up(cycle: np.ndarray) -> np.ndarray:
     return 1.3 * cycle
 
 
-def _down(cycle):
+def _down(cycle: np.ndarray) -> np.ndarray:
     return 1.3 * (1 - cycle)
 
 
-def _weave(cycle):
+def _weave(cycle: np.ndarray) -> np.ndarray:
     return 0.6 * np.sin(2 * np.pi * cycle)
 
 
-def _step(cycle):
+def _step(cycle: np.ndarray) -> np.ndarray:
     return np.where(cycle < 0.5, 0.0, 1.0)
 
 
-def _arch(cycle):
+def _arch(cycle: np.ndarray) -> np.ndarray:
     return 1.5 * np.sin(np.pi * cycle)
 
 
-def _strike(cycle):
+def _strike(cycle: np.ndarray) -> np.ndarray:
     return np.exp(-4 * cycle)
 
 
-def _two_strikes(cycle):
+def _two_strikes(cycle: np.ndarray) -> np.ndarray:
     return np.exp(-4 * np.mod(2 * cycle, 1))
 
 
-def _three_strikes(cycle):
+def _three_strikes(cycle: np.ndarray) -> np.ndarray:
     return np.exp(-3 * np.mod(3 * cycle, 1))
 
 
-def _stairs(cycle):
+def _stairs(cycle: np.ndarray) -> np.ndarray:
     return 0.6 * np.floor(3 * cycle)
 
 
-def _pulse(cycle):
+def _pulse(cycle: np.ndarray) -> np.ndarray:
     return np.sin(np.pi * np.minimum(cycle / 0.55, 1)) ** 0.7
 
 
-def _chirp_up(cycle):
+def _chirp_up(cycle: np.ndarray) -> np.ndarray:
     return 1.3 * np.minimum(cycle / 0.55, 1)
 
 
-def _chirp_down(cycle):
+def _chirp_down(cycle: np.ndarray) -> np.ndarray:
     return 1.3 - _chirp_up(cycle)
 
 

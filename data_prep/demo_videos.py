@@ -33,7 +33,8 @@ FRAME_HZ = 10
 RATE_HZ = 24_000
 TRUTH = "truth.csv"
 
-# Odd file numbers in primes coprime to the 20 kinds: the faults wander over the kinds.
+# (period, first) of the faulty file numbers; periods coprime to the 20 kinds, so that
+# the faults wander over all of them.
 _MUTE = (23, 5)
 _DUBBED = (23, 14)
 _HUSHED = (71, 40)

@@ -96,7 +96,8 @@ def read_row(task: PartTask) -> Row | None:
 
 def read_part(task: PartTask) -> Iterator[dict[str, Any]]:
     """The clips of one video, as dictionaries with the columns of `SCHEMA`."""
-    with pq.ParquetFile(task.part) as file:
+    # Without pre_buffer groups are not kept: memory stays flat here, too.
+    with pq.ParquetFile(task.part, pre_buffer=False) as file:
         for batch in file.iter_batches(batch_size=CLIPS_PER_GROUP):
             yield from batch.to_pylist()
 
@@ -156,7 +157,7 @@ def _write_clips(task: PartTask, beat: Beat) -> Row:
         unfinished.unlink(missing_ok=True)
     row.seconds, row.clips, row.dropped = report.seconds, report.clips, report.dropped
     expected = max(info.num_frames, report.frames)
-    if report.faults or report.frames < 0.98 * expected:
+    if report.faults or report.dropped or report.frames < 0.98 * expected:
         row.status = "partial"
         row.reason = (
             f"{report.frames} of {expected} frames, {report.faults} damaged packets or "

@@ -75,8 +75,8 @@ def prepare(
     videos, out = Path(os.path.abspath(videos)), Path(os.path.abspath(out))
     labels = None if labels is None else Path(os.path.abspath(labels))
     options = {
-        "videos": printable(videos),
-        "labels": None if labels is None else printable(labels),
+        "videos": os.fspath(videos),
+        "labels": None if labels is None else os.fspath(labels),
         "spectrogram": spectrogram,
         "size_px": size_px,
         "file_format": file_format,
@@ -110,7 +110,15 @@ def prepare(
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         from data_prep.shards import write_dataset
 
-        write_dataset(tasks, rows, out, options, inputs=fingerprint(sources))
+        try:
+            write_dataset(tasks, rows, out, options, inputs=fingerprint(sources))
+        except (OSError, RuntimeError) as error:  # TFDS makes RuntimeErrors of all
+            if "No space left" not in str(error):
+                raise
+            raise VisxpError(
+                f"{printable(out)} must have room for the shards, but no space is left "
+                "on the device; free some, then run the same command again."
+            ) from error
         _clean_up(out)
     if progress:
         print(summary(rows), f"-> {printable(out)}", sep="\n")

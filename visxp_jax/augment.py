@@ -8,12 +8,14 @@ from visxp_jax.types import Batch
 
 
 def augment(key: jax.Array, batch: Batch, config: DataConfig) -> Batch:
-    """Mirror, shift and recolour frames; change the level of sounds and mask bands.
+    """Mirror, crop and recolour frames; roll, amplify and mask sounds.
 
     Args:
         key: PRNG key.
         batch: Frames uint8 [b, h, w, 3], log-mels [b, m, f].
-        config: shift_px, flip, colour, brightness, gain, mask; 0 or False leaves a thing out.
+        config: crop, flip, colour, brightness, roll, gain,
+            mask; 0, False, and 1 for crop,
+            leave a thing out.
 
     Returns:
         The batch with frames still uint8 and log-mels float32.
@@ -26,20 +28,13 @@ def augment(key: jax.Array, batch: Batch, config: DataConfig) -> Batch:
 
 
 def _frames(key: jax.Array, frame: jax.Array, config: DataConfig) -> jax.Array:
-    b, h, w, _ = frame.shape
-    flip_key, shift_key, colour_key, bright_key = jax.random.split(key, 4)
+    b = frame.shape[0]
+    flip_key, crop_key, colour_key, bright_key = jax.random.split(key, 4)
     if config.flip:
         mirrored = jax.random.bernoulli(flip_key, 0.5, (b, 1, 1, 1))
         frame = jnp.where(mirrored, frame[:, :, ::-1], frame)
-    if config.shift_px:
-        s = config.shift_px
-        padded = jnp.pad(frame, ((0, 0), (s, s), (s, s), (0, 0)), mode="edge")
-        offset = jax.random.randint(shift_key, (b, 2), 0, 2 * s + 1)
-
-        def crop(image: jax.Array, at: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_slice(image, (at[0], at[1], 0), (h, w, 3))
-
-        frame = jax.vmap(crop)(padded, offset)
+    if config.crop < 1:
+        frame = _resized_crop(crop_key, frame, config.crop)
     if not (config.colour or config.brightness):
         return frame
     # One small matrix per clip around mid-grey: hue, saturation, contrast at once.
@@ -52,9 +47,30 @@ def _frames(key: jax.Array, frame: jax.Array, config: DataConfig) -> jax.Array:
     return jnp.clip(mixed, 0, 255).astype(jnp.uint8)
 
 
+def _resized_crop(key: jax.Array, frame: jax.Array, smallest: float) -> jax.Array:
+    """A random window of at least `smallest` of each side, stretched to the full size."""
+    b, h, w, c = frame.shape
+    size_key, place_key = jax.random.split(key)
+    side = jax.random.uniform(size_key, (b, 2), minval=smallest, maxval=1.0)
+    corner = jax.random.uniform(place_key, (b, 2)) * (1.0 - side)
+    scale = 1.0 / side
+    size = jnp.array([h, w], jnp.float32)[None]
+
+    def stretch(image: jax.Array, scale: jax.Array, move: jax.Array) -> jax.Array:
+        return jax.image.scale_and_translate(
+            image, (h, w, c), (0, 1), scale, move, "linear", antialias=False
+        )
+
+    image = jax.vmap(stretch)(frame.astype(jnp.float32), scale, -corner * scale * size)
+    return jnp.clip(image, 0, 255).astype(jnp.uint8)
+
+
 def _sounds(key: jax.Array, log_mel: jax.Array, config: DataConfig) -> jax.Array:
     b, m, f = log_mel.shape
-    gain_key, band_key, time_key = jax.random.split(key, 3)
+    roll_key, gain_key, band_key, time_key = jax.random.split(key, 4)
+    if config.roll:
+        start = jax.random.randint(roll_key, (b,), 0, f)
+        log_mel = jax.vmap(lambda x, at: jnp.roll(x, at, axis=1))(log_mel, start)
     if config.gain:
         change = jax.random.uniform(
             gain_key, (b, 1, 1), minval=-config.gain, maxval=config.gain

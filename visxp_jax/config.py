@@ -36,10 +36,11 @@ class DataConfig:
     size_px: int  # frames are stored at size_px x size_px
     batch_size: int  # over all devices and hosts
     shuffle_buffer: int  # records, tf.data only; grain shuffles all of them
-    shift_px: int  # augmentation: frames move by up to this much, both ways
+    crop: float  # augmentation: smallest share of each side that is kept; 1 for all
     flip: bool  # augmentation: mirror half of the frames
     colour: float  # augmentation: strength of a random mix of the colour channels
     brightness: float  # augmentation: +- this share of full scale
+    roll: bool  # augmentation: sounds begin anywhere and wrap around
     gain: float  # augmentation: +- this much on the normalised log-mel
     mask: float  # augmentation: largest share of bands and of frames masked out
 
@@ -55,6 +56,7 @@ class DataConfig:
             self.batch_size,
         )
         _require(self.shuffle_buffer >= 1, "data.shuffle_buffer", ">= 1", 0)
+        _require(0 < self.crop <= 1, "data.crop", "in (0, 1]", self.crop)
         _require(0 <= self.mask < 1, "data.mask", "in [0, 1)", self.mask)
 
 

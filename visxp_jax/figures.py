@@ -8,12 +8,12 @@ import numpy as np
 from visxp_jax.evals import judge, protocols
 from visxp_jax.session import Session
 from visxp_jax.train.step import TrainState
-from visxp_jax.types import Features
+from visxp_jax.types import Batch, Features
 
 PyTree = Any
 # Probes are fitted on at most this many training clips, spread over all of them.
 MAX_PROBE_CLIPS = 20_000
-# K-means on raw input looks at most at this many test clips.
+# K-means on raw input looks at most at this many clips of a split.
 MAX_RAW_CLIPS = 5_000
 
 
@@ -59,7 +59,7 @@ def final_figures(
     fresh = jax.jit(session.model.init)(jax.random.key(config.seed))
     random = {s: session.features(*fresh, s) for s in ("train", "test")}
     labels = trained["test"].label
-    frames, sounds, raw_labels = raw_input(session)
+    seen, met = raw_input(session, "train"), raw_input(session, "test")
     figures: judge.Scores = {"avc_accuracy": scores[config.stages[0]]["avc_accuracy"]}
     for name in ("nmi", "ari", "cluster_accuracy", "purity", "modality_agreement",
                  "clusters_in_use", "largest_share"):
@@ -70,8 +70,13 @@ def final_figures(
         "random_init_linear_probe": baseline["linear_probe"],
         "random_init_knn": baseline["knn"],
         "random_init_nmi": baseline["kmeans_nmi"],
-        "raw_nmi_visual": judge.kmeans_nmi(frames, raw_labels, seed=config.seed),
-        "raw_nmi_audio": judge.kmeans_nmi(sounds, raw_labels, seed=config.seed),
+        "raw_nmi_visual": judge.kmeans_nmi(
+            seen.frame, seen.label, met.frame, met.label, seed=config.seed
+        ),
+        "raw_nmi_audio": judge.kmeans_nmi(
+            seen.log_mel, seen.label, met.log_mel, met.label, seed=config.seed
+        ),
+        "chance_nmi": judge.chance_nmi(labels, len(session.dataset.label_names)),
         "chance_linear_probe": chance(labels),
         "skipped_steps": float(state.skipped),
     }
@@ -95,15 +100,14 @@ def chance(labels: np.ndarray) -> float | None:
     return float(np.bincount(known).max() / len(known)) if len(known) else None
 
 
-def raw_input(session: Session) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Frames, log-mels and labels of up to `MAX_RAW_CLIPS` test clips, as they come."""
-    parts: list[tuple[np.ndarray, ...]] = []
+def raw_input(session: Session, split: str) -> Batch:
+    """Up to `MAX_RAW_CLIPS` clips of a split as they come, not encoded."""
+    parts: list[Batch] = []
     seen = 0
-    for batch in session.reader.ordered("test", batch_size=session.host_batch):
+    for batch in session.reader.ordered(split, batch_size=session.host_batch):
         real = batch.clip_id >= 0
-        parts.append((batch.frame[real], batch.log_mel[real], batch.label[real]))
+        parts.append(Batch(*(column[real] for column in batch)))
         seen += int(real.sum())
         if seen >= MAX_RAW_CLIPS:
             break
-    frames, sounds, labels = (np.concatenate(x) for x in zip(*parts, strict=True))
-    return frames, sounds, labels
+    return Batch(*(np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -1,33 +1,38 @@
-"""Videos in, one-second clips out: the frame and the sound of the same second.
+"""Videos in, one-second clips out: the frame and the sound of the same second."""
 
-Media come from outside and are trusted with nothing: only local files of known
-container formats are opened, and sizes are limited. No shell is involved anywhere.
-"""
-
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import av
 import numpy as np
-from av.stream import Disposition
+from av.error import FFmpegError
 
 from visxp_jax.audio.spectrogram import Spectrogram
-from visxp_jax.errors import VisxpError
-from visxp_jax.tracks import ROUNDING_S, PictureTrack, SoundTrack
-
-# FFmpeg's names. No playlists, no image sequences: those name other files.
-FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,ogg,flv,asf,mxf,"
-    "dv,wav,mp3,flac,aac,aiff"
+from visxp_jax.container import (
+    MAX_DURATION_S,
+    MAX_PIXELS,
+    MediaError,
+    MediaInfo,
+    opened,
+    packets_of,
+    printable,
+    probe,
+    streams_of,
 )
-MAX_PIXELS = 8192 * 4608
-MAX_STREAMS = 64
-MAX_DURATION_S = 24 * 3600.0
-MAX_READ_ERRORS = 100  # of the container, in a row
+from visxp_jax.tracks import PictureTrack, SoundTrack
+
+__all__ = [
+    "Clip",
+    "MediaError",
+    "MediaInfo",
+    "ReadReport",
+    "printable",
+    "probe",
+    "read_clips",
+]
+
 # Pictures this far on, and no sound of the second yet: there is none.
 MAX_LAG_S = 10.0
 # Below this root mean square of full scale a second is silent: -60 dBFS.
@@ -38,35 +43,6 @@ STILL_LEVELS = 1.0
 PARTIAL_SHARE = 0.01
 # ... and with less than this share of it has none.
 MIN_SOUND_SHARE = 0.5
-
-
-class MediaError(VisxpError):
-    """A file that cannot be used.
-
-    Attributes:
-        reason: Why, without the file's name.
-    """
-
-    def __init__(self, path: Path, reason: str) -> None:
-        """Name the file in one line whatever its name holds."""
-        super().__init__(f"{printable(path)}: {reason}")
-        self.reason = reason
-
-
-class MediaInfo(NamedTuple):
-    """What a container says of itself; 0 or '' where it does not say."""
-
-    format: str
-    seconds: float
-    width: int
-    height: int
-    fps: float
-    num_frames: int
-    video_codec: str
-    has_audio: bool
-    audio_rate_hz: int
-    audio_channels: int
-    audio_codec: str
 
 
 class Clip(NamedTuple):
@@ -102,35 +78,6 @@ class ReadReport:
     faults: int = 0
 
 
-def printable(path: Path) -> str:
-    r"""A file name in one line of valid UTF-8; odd bytes become `\xff`."""
-    name = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return name if name.isprintable() else repr(name)[1:-1]
-
-
-def probe(path: Path) -> MediaInfo:
-    """What a media file says of itself.
-
-    Raises:
-        MediaError: it cannot be opened, holds no video, or is over a limit.
-    """
-    with _opened(path) as container:
-        video, audio = _streams(container, path)
-        return MediaInfo(
-            format=container.format.name,
-            seconds=(container.duration or 0) / av.time_base,
-            width=video.codec_context.width,
-            height=video.codec_context.height,
-            fps=float(video.average_rate or 0),
-            num_frames=video.frames,
-            video_codec=video.codec_context.name,
-            has_audio=audio is not None,
-            audio_rate_hz=audio.codec_context.sample_rate if audio else 0,
-            audio_channels=audio.codec_context.channels if audio else 0,
-            audio_codec=audio.codec_context.name if audio else "",
-        )
-
-
 def read_clips(
     path: Path,
     *,
@@ -160,8 +107,8 @@ def read_clips(
             no clip.
     """
     report = ReadReport() if report is None else report
-    with _opened(path) as container:
-        video, audio = _streams(container, path)
+    with opened(path) as container:
+        video, audio = streams_of(container, path)
         video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         start = video.start_time or 0
         start_s = start * Fraction(video.time_base or 0)
@@ -176,7 +123,7 @@ def read_clips(
         if audio is not None:
             sound = SoundTrack(rate_hz=spectrogram.rate_hz, start_s=start_s)
         maker = _ClipMaker(pictures, sound, spectrogram, report)
-        for packet in _packets(container, path, video, audio, report):
+        for packet in packets_of(container, path, video, audio):
             track = pictures if packet.stream is video else sound
             assert track is not None
             try:
@@ -184,7 +131,7 @@ def read_clips(
                     track.add(piece)  # pyright: ignore[reportArgumentType]
             except MemoryError as error:
                 raise MediaError(path, "takes more memory than allowed") from error
-            except (av.FFmpegError, ValueError):
+            except (FFmpegError, ValueError):
                 track.fault()
             if pictures.position_s > MAX_DURATION_S:
                 raise MediaError(path, f"longer than {MAX_DURATION_S:.0f} s")
@@ -214,8 +161,8 @@ def read_sounds(
         MediaError: the file cannot be opened, has no video, or is over a limit.
     """
     sounds: dict[int, np.ndarray] = {}
-    with _opened(path) as container:
-        video, audio = _streams(container, path)
+    with opened(path) as container:
+        video, audio = streams_of(container, path)
         if audio is None or not seconds:
             return sounds
         start_s = (video.start_time or 0) * Fraction(video.time_base or 0)
@@ -230,13 +177,13 @@ def read_sounds(
                     sounds[second] = wave
                 second += 1
 
-        for packet in _packets(container, path, video, audio, ReadReport()):
+        for packet in packets_of(container, path, video, audio):
             if packet.stream is video:
                 continue
             try:
                 for piece in packet.decode():
                     track.add(piece)  # pyright: ignore[reportArgumentType]
-            except (av.FFmpegError, ValueError):
+            except (FFmpegError, ValueError):
                 track.fault()
             collect(track.position_s)
             if second > max(seconds):
@@ -325,85 +272,4 @@ def _why_nothing(report: ReadReport) -> str:
         return f"damaged: no whole second among {report.frames} good frames"
     if report.faults:
         return f"damaged: only {report.seconds:.2f} s before the damage"
-    return f"shorter than one second ({report.seconds + ROUNDING_S:.2f} s)"
-
-
-def _opened(path: Path) -> Any:
-    """The container, from a local file of an allowed format only."""
-    path = Path(os.path.abspath(path))  # a leading dash or `x:` then means nothing
-    if not path.is_file():
-        raise MediaError(path, "not a file" if path.exists() else "no such file")
-    if not path.stat().st_size:
-        raise MediaError(path, "an empty file")
-    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-    try:
-        container = av.open(os.fspath(path), options=options)
-    except MemoryError as error:
-        raise MediaError(path, "takes more memory than allowed") from error
-    except PermissionError as error:
-        raise MediaError(path, "may not be read") from error
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(path, "not a readable media file") from error
-    return container
-
-
-def _streams(
-    container: Any, path: Path
-) -> tuple[av.VideoStream, av.AudioStream | None]:
-    """The video and the best audio stream, within the limits."""
-    if len(container.streams) > MAX_STREAMS:
-        count = len(container.streams)
-        raise MediaError(path, f"over the limit of {MAX_STREAMS} streams: {count}")
-    videos = [
-        stream
-        for stream in container.streams.video
-        if not stream.disposition & Disposition.attached_pic  # a cover, not a video
-    ]
-    if not videos:
-        raise MediaError(path, "no video stream")
-    video = videos[0]
-    if video.codec_context is None:
-        raise MediaError(path, "no decoder for its video")
-    width, height = video.codec_context.width, video.codec_context.height
-    if width * height > MAX_PIXELS:
-        raise MediaError(
-            path, f"over the limit of {MAX_PIXELS} pixels: {width} x {height}"
-        )
-    seconds = (container.duration or 0) / av.time_base
-    if seconds > MAX_DURATION_S:
-        raise MediaError(
-            path, f"over the limit of {MAX_DURATION_S:.0f} s: {seconds:.0f} s"
-        )
-    audio = container.streams.best("audio")
-    if audio is not None and audio.codec_context is None:
-        audio = None  # sound nothing here can decode
-    for stream in (video, audio):
-        if stream is not None:
-            stream.codec_context.thread_count = 1  # files are read in parallel
-    return video, audio
-
-
-def _packets(
-    container: Any,
-    path: Path,
-    video: av.VideoStream,
-    audio: av.AudioStream | None,
-    report: ReadReport,
-) -> Iterator[av.Packet]:
-    """All packets; errors of the container itself are stepped over."""
-    streams = [video] if audio is None else [video, audio]
-    errors = 0
-    packets = container.demux(streams)
-    while errors < MAX_READ_ERRORS:
-        try:
-            packet = next(packets)
-        except (StopIteration, EOFError):
-            return
-        except MemoryError as error:
-            raise MediaError(path, "takes more memory than allowed") from error
-        except av.FFmpegError:
-            errors += 1
-            packets = container.demux(streams)
-            continue
-        errors = 0
-        yield packet
+    return f"shorter than one second ({report.seconds:.2f} s)"

@@ -6,9 +6,10 @@ A preset fixes every choice; its name is stored with prepared data and with weig
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import scipy.fft
 from jaxtyping import Float32, Shaped
 from scipy import sparse
 
@@ -101,18 +102,21 @@ class Spectrogram:
         return out
 
     def _one(self, wave: np.ndarray) -> np.ndarray:
-        samples = wave * np.float32(self.sample_scale)
+        # float64 up to the power: where bands nearly cancel, float32 leaves noise.
+        samples = wave.astype(np.float64) * self.sample_scale
         if self.pre_emphasis:
-            samples[1:] -= np.float32(self.pre_emphasis) * samples[:-1].copy()
+            samples[1:] -= self.pre_emphasis * samples[:-1].copy()
         length = (self.frames - 1) * self.hop_samples + self.window_samples
-        padded = np.zeros(length, np.float32)
+        padded = np.zeros(length)
         kept = min(len(samples), length - self.pad_samples)
         padded[self.pad_samples : self.pad_samples + kept] = samples[:kept]
         framed = np.lib.stride_tricks.sliding_window_view(padded, self.window_samples)
-        framed = framed[:: self.hop_samples] * self._window
-        spectrum = np.fft.rfft(framed, self.n_fft)
-        power = spectrum.real**2 + spectrum.imag**2
-        banded = self._bank @ np.ascontiguousarray(power.T)
+        framed = framed[:: self.hop_samples]
+        if self.window != "boxcar":
+            framed = framed * self._window
+        spectrum: Any = scipy.fft.rfft(framed, self.n_fft)
+        power = (spectrum.real**2 + spectrum.imag**2).T
+        banded = self._bank @ power.astype(np.float32, order="C")
         np.maximum(banded, np.float32(self.floor), out=banded)
         np.log(banded, out=banded)
         banded -= np.float32(self.mean)
@@ -121,10 +125,9 @@ class Spectrogram:
 
     @cached_property
     def _window(self) -> np.ndarray:
-        if self.window == "boxcar":
-            return np.ones(self.window_samples, np.float32)
+        # The periodic Hann window, as librosa's.
         i = np.arange(self.window_samples) / self.window_samples
-        return (0.5 - 0.5 * np.cos(2 * np.pi * i)).astype(np.float32)
+        return 0.5 - 0.5 * np.cos(2 * np.pi * i)
 
     @cached_property
     def _bank(self) -> sparse.csr_array:

@@ -59,7 +59,7 @@ class PreparedDataset:
         `position` is where a clip's record stands in the split when its shards are read
         one after another.
         """
-        rows = self._index.filter(pc.equal(self._index["split"], split))
+        rows = self._index.filter(pc.field("split") == split)
         return {
             name: rows[name].to_numpy() for name in rows.column_names if name != "split"
         }
@@ -81,7 +81,8 @@ def open_dataset(dir: Path) -> PreparedDataset:
     except FileNotFoundError as error:
         raise VisxpError(
             f"{dir} must hold prepared data, but {PREPARED} is missing; run "
-            f"`python -m data_prep.prepare VIDEOS --out {dir}`, again if it was stopped."
+            f"`python -m data_prep.prepare VIDEOS --out {dir}`, again if it was "
+            "stopped."
         ) from error
     options = prepared["options"]
     for kind in ("shard", "file"):

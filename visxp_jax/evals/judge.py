@@ -135,15 +135,34 @@ def probes(train: Features, test: Features, *, seed: int) -> Scores:
     return {
         "linear_probe": protocols.linear_probe(*known),
         "knn": protocols.knn(*known),
-        "kmeans_nmi": kmeans_nmi(y, test.label[b], seed=seed),
+        "kmeans_nmi": kmeans_nmi(*known, seed=seed),
     }
 
 
-def kmeans_nmi(features: np.ndarray, labels: np.ndarray, *, seed: int) -> float | None:
-    """NMI of k-means with as many clusters as there are labels; None without labels."""
-    known = labels >= 0
-    k = len(set(labels[known]))
-    if k < 2:
+def kmeans_nmi(
+    train: np.ndarray,
+    train_labels: np.ndarray,
+    test: np.ndarray,
+    test_labels: np.ndarray,
+    *,
+    seed: int,
+) -> float | None:
+    """NMI on `test` of k-means fitted on `train`; None without labels.
+
+    There are as many clusters as labels, and the labels are used for that number alone.
+    """
+    known = test_labels >= 0
+    k = len(set(train_labels[train_labels >= 0]))
+    if k < 2 or not known.any():
         return None
-    clusters = protocols.kmeans_clusters(features[known], k, seed=seed)
-    return protocols.cluster_scores(clusters, labels[known]).nmi
+    clusters = protocols.kmeans_clusters(train, test[known], k, seed=seed)
+    return protocols.cluster_scores(clusters, test_labels[known]).nmi
+
+
+def chance_nmi(labels: np.ndarray, k: int) -> float | None:
+    """NMI of random clusters: far from 0 where clips are few, so it must be known."""
+    known = labels[labels >= 0]
+    if not len(known):
+        return None
+    draws = np.random.default_rng(0).integers(0, k, (10, len(known)))
+    return float(np.mean([protocols.cluster_scores(d, known).nmi for d in draws]))

@@ -44,22 +44,28 @@ def cluster_scores(clusters: np.ndarray, labels: np.ndarray) -> ClusterScores:
     )
 
 
-def kmeans_clusters(features: np.ndarray, k: int, *, seed: int) -> np.ndarray:
-    """K-means on features, ten restarts, after at most 64 principal components.
+def kmeans_clusters(
+    train: np.ndarray, test: np.ndarray, k: int, *, seed: int
+) -> np.ndarray:
+    """K-means on training clips, ten restarts; the nearest centre of each test clip.
 
     Args:
-        features: [n, ...], flattened to vectors.
+        train: [n, ...], flattened to vectors, of which at most 64 principal components
+            are kept.
+        test: [t, ...], likewise.
         k: Number of clusters.
         seed: Of restarts and components.
 
     Returns:
-        int [n].
+        int [t].
     """
-    flat = np.asarray(features, np.float32).reshape(len(features), -1)
+    flat = np.asarray(train, np.float32).reshape(len(train), -1)
+    steps: list = [KMeans(k, n_init=10, random_state=seed)]
     if flat.shape[1] > 64:
         parts = min(64, len(flat))
-        flat = PCA(parts, svd_solver="randomized", random_state=seed).fit_transform(flat)
-    return KMeans(k, n_init=10, random_state=seed).fit_predict(flat)
+        steps.insert(0, PCA(parts, svd_solver="randomized", random_state=seed))
+    model = make_pipeline(*steps).fit(flat)
+    return model.predict(np.asarray(test, np.float32).reshape(len(test), -1))
 
 
 def linear_probe(

@@ -274,7 +274,13 @@ def _nearest(
 
 def figures(results: judge.Scores) -> list[Figure]:
     """The table, each figure beside its baselines."""
-    chances = {"avc_accuracy": 0.5, "linear_probe": results.get("chance_linear_probe")}
+    chances = {
+        "avc_accuracy": 0.5,
+        "nmi": results.get("chance_nmi"),
+        "kmeans_nmi": results.get("chance_nmi"),
+        "linear_probe": results.get("chance_linear_probe"),
+        "knn": results.get("chance_linear_probe"),
+    }
     return [
         Figure(
             name=name,

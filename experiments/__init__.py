@@ -1,0 +1,1 @@
+"""Scripts that measure; nobody imports them."""

@@ -1,0 +1,1 @@
+"""Speed, as ratios within one run: `python -m experiments.bench.NAME [--out FILE]`."""

@@ -1,0 +1,27 @@
+"""What the processes of `test_pool` run; spawned ones import it by name."""
+
+import errno
+import os
+import signal
+import time
+
+
+def work(task, beat):
+    kind, value = task
+    if kind == "double":
+        beat()
+        return 2 * value
+    if kind == "die":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if kind == "exit":
+        os._exit(3)
+    if kind == "hang":
+        time.sleep(60)
+    if kind == "slow":
+        for _ in range(6):
+            time.sleep(0.3)
+            beat()
+        return value
+    if kind == "full":
+        raise OSError(errno.ENOSPC, "No space left on device", "x")
+    raise KeyError(value)

@@ -1,0 +1,43 @@
+from data_prep.pool import Failure, run_isolated
+from tests.data_prep.pool_tasks import work
+
+
+def run(tasks, *, workers=2, timeout_s=30.0, on_beat=lambda: None):
+    return dict(
+        run_isolated(work, tasks, workers=workers, timeout_s=timeout_s, on_beat=on_beat)
+    )
+
+
+def test_results_come_back_and_beats_are_counted():
+    beats = []
+    tasks = [("double", i) for i in range(7)]
+    found = run(tasks, on_beat=lambda: beats.append(1))
+    assert found == {task: 2 * task[1] for task in tasks}
+    assert len(beats) == 7
+
+
+def test_no_tasks_no_processes():
+    assert run([]) == {}
+
+
+def test_crash_costs_one_task_and_the_rest_goes_on():
+    tasks = [("double", 1), ("die", 0), ("exit", 0), ("double", 2), ("double", 3)]
+    found = run(tasks)
+    assert found[("die", 0)] == Failure("crashed (SIGSEGV)", None)
+    assert found[("exit", 0)] == Failure("crashed (exit code 3)", None)
+    assert [found[("double", i)] for i in (1, 2, 3)] == [2, 4, 6]
+
+
+def test_hang_is_killed_but_slow_progress_is_not():
+    found = run([("hang", 0), ("slow", 5), ("double", 1)], timeout_s=1.2)
+    assert found[("hang", 0)].reason == "timeout (no clip for 1.2 s)"
+    assert found[("slow", 5)] == 5
+    assert found[("double", 1)] == 2
+
+
+def test_exceptions_come_back_as_failures():
+    found = run([("odd", "x"), ("full", 0)], workers=1)
+    assert found[("odd", "x")].reason == "KeyError: 'x'"
+    assert not isinstance(found[("odd", "x")].error, OSError)
+    assert isinstance(found[("full", 0)].error, OSError)
+    assert "No space left" in str(found[("full", 0)].error)

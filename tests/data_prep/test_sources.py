@@ -1,0 +1,88 @@
+import os
+
+import pytest
+
+from data_prep.sources import find_sources, fingerprint
+from visxp_jax.errors import VisxpError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("bell/small/a.mp4", "bell/b.mp4", "c.mp4", ".hidden/d.mp4", ".e.mp4"):
+        path = tmp_path / "videos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return tmp_path / "videos"
+
+
+def found(folder, labels=None, leave_out=None):
+    sources = find_sources(folder, labels=labels, leave_out=leave_out or folder / "no")
+    return {source.name: source.label for source in sources}
+
+
+def test_subfolders_are_labels_and_hidden_files_are_left_out(folder):
+    assert found(folder) == {
+        "bell/b.mp4": "bell",
+        "bell/small/a.mp4": "bell/small",
+        "c.mp4": "",
+    }
+
+
+def test_csv_overrules_subfolders(folder):
+    labels = folder / "labels.csv"
+    labels.write_text("label,file\nding, bell/b.mp4\nloud,bell/small/a.mp4\n,c.mp4\n")
+    labels.write_text(labels.read_text().replace(", ", ","))
+    assert found(folder, labels) == {
+        "bell/b.mp4": "ding",
+        "bell/small/a.mp4": "loud",
+        "c.mp4": "",
+    }
+
+
+def test_output_within_the_folder_is_left_out(folder):
+    assert "bell/b.mp4" not in found(folder, leave_out=folder / "bell")
+
+
+def test_names_that_are_not_utf8_become_text(folder):
+    (folder / os.fsdecode(b"\xff.mp4")).write_bytes(b"x")
+    assert "\\xff.mp4" in found(folder)
+
+
+def test_fingerprint_tells_changes(folder):
+    def now():
+        return fingerprint(find_sources(folder, labels=None, leave_out=folder / "no"))
+
+    before = now()
+    assert now() == before
+    (folder / "c.mp4").write_bytes(b"longer")
+    assert now() != before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name,label\nc.mp4,x\n", "columns file and label, got name, label"),
+        ("", "columns file and label, got none"),
+        ("file,label\nz.mp4,x\n", "got 1 rows .* that name none"),
+        (b"file,label\n\xff,x\n", "csv in UTF-8"),
+    ],
+)
+def test_unusable_labels_are_refused(folder, tmp_path, content, message):
+    labels = tmp_path / "labels.csv"
+    data = content if isinstance(content, bytes) else content.encode()
+    labels.write_bytes(data)
+    with pytest.raises(VisxpError, match=message):
+        found(folder, labels)
+
+
+def test_missing_labels_are_refused(folder, tmp_path):
+    with pytest.raises(VisxpError, match="No such file"):
+        found(folder, tmp_path / "none.csv")
+
+
+def test_missing_and_empty_folders_are_refused(tmp_path):
+    with pytest.raises(VisxpError, match="missing"):
+        found(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(VisxpError, match="empty"):
+        found(tmp_path / "empty")

@@ -1,0 +1,164 @@
+"""Opening videos from outside, which are trusted with nothing.
+
+Only local files of known container formats are opened, and sizes are limited. No shell
+is involved anywhere.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+from av.error import FFmpegError
+from av.stream import Disposition
+
+from visxp_jax.errors import VisxpError
+
+# FFmpeg's names. No playlists, no image sequences: those name other files.
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,ogg,flv,asf,mxf,"
+    "dv,wav,mp3,flac,aac,aiff"
+)
+MAX_PIXELS = 8192 * 4608
+MAX_STREAMS = 64
+MAX_DURATION_S = 24 * 3600.0
+MAX_READ_ERRORS = 100  # of the container, in a row
+
+
+class MediaError(VisxpError):
+    """A file that cannot be used.
+
+    Attributes:
+        reason: Why, without the file's name.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        """Name the file in one line whatever its name holds."""
+        super().__init__(f"{printable(path)}: {reason}")
+        self.reason = reason
+
+
+class MediaInfo(NamedTuple):
+    """What a container says of itself; 0 or '' where it does not say."""
+
+    format: str
+    seconds: float
+    width: int
+    height: int
+    fps: float
+    num_frames: int
+    video_codec: str
+    has_audio: bool
+    audio_rate_hz: int
+    audio_channels: int
+    audio_codec: str
+
+
+def printable(path: Path) -> str:
+    r"""A file name in one line of valid UTF-8; odd bytes become `\xff`."""
+    name = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return name if name.isprintable() else repr(name)[1:-1]
+
+
+def probe(path: Path) -> MediaInfo:
+    """What a media file says of itself.
+
+    Raises:
+        MediaError: it cannot be opened, holds no video, or is over a limit.
+    """
+    with opened(path) as container:
+        video, audio = streams_of(container, path)
+        return MediaInfo(
+            format=container.format.name,
+            seconds=(container.duration or 0) / av.time_base,
+            width=video.codec_context.width,
+            height=video.codec_context.height,
+            fps=float(video.average_rate or 0),
+            num_frames=video.frames,
+            video_codec=video.codec_context.name,
+            has_audio=audio is not None,
+            audio_rate_hz=audio.codec_context.sample_rate if audio else 0,
+            audio_channels=audio.codec_context.channels if audio else 0,
+            audio_codec=audio.codec_context.name if audio else "",
+        )
+
+
+def opened(path: Path) -> Any:
+    """The container, from a local file of an allowed format only."""
+    path = Path(os.path.abspath(path))  # a leading dash or `x:` then means nothing
+    if not path.is_file():
+        raise MediaError(path, "not a file" if path.exists() else "no such file")
+    if not path.stat().st_size:
+        raise MediaError(path, "an empty file")
+    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+    try:
+        container = av.open(os.fspath(path), options=options)
+    except MemoryError as error:
+        raise MediaError(path, "takes more memory than allowed") from error
+    except PermissionError as error:
+        raise MediaError(path, "may not be read") from error
+    except (FFmpegError, OSError, ValueError) as error:
+        raise MediaError(path, "not a readable media file") from error
+    return container
+
+
+def streams_of(
+    container: Any, path: Path
+) -> tuple[av.VideoStream, av.AudioStream | None]:
+    """The video and the best audio stream, within the limits."""
+    if len(container.streams) > MAX_STREAMS:
+        count = len(container.streams)
+        raise MediaError(path, f"over the limit of {MAX_STREAMS} streams: {count}")
+    videos = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & Disposition.attached_pic  # a cover, not a video
+    ]
+    if not videos:
+        raise MediaError(path, "no video stream")
+    video = videos[0]
+    if video.codec_context is None:
+        raise MediaError(path, "no decoder for its video")
+    width, height = video.codec_context.width, video.codec_context.height
+    if width * height > MAX_PIXELS:
+        raise MediaError(
+            path, f"over the limit of {MAX_PIXELS} pixels: {width} x {height}"
+        )
+    seconds = (container.duration or 0) / av.time_base
+    if seconds > MAX_DURATION_S:
+        raise MediaError(
+            path, f"over the limit of {MAX_DURATION_S:.0f} s: {seconds:.0f} s"
+        )
+    audio = container.streams.best("audio")
+    if audio is not None and audio.codec_context is None:
+        audio = None  # sound nothing here can decode
+    for stream in (video, audio):
+        if stream is not None:
+            stream.codec_context.thread_count = 1  # files are read in parallel
+    return video, audio
+
+
+def packets_of(
+    container: Any,
+    path: Path,
+    video: av.VideoStream,
+    audio: av.AudioStream | None,
+) -> Iterator[av.Packet]:
+    """All packets; errors of the container itself are stepped over."""
+    streams = [video] if audio is None else [video, audio]
+    errors = 0
+    packets = container.demux(streams)
+    while errors < MAX_READ_ERRORS:
+        try:
+            packet = next(packets)
+        except (StopIteration, EOFError):
+            return
+        except MemoryError as error:
+            raise MediaError(path, "takes more memory than allowed") from error
+        except FFmpegError:
+            errors += 1
+            packets = container.demux(streams)
+            continue
+        errors = 0
+        yield packet
