@@ -3,9 +3,12 @@
 import csv
 import dataclasses
 import io
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+
+from visxp_jax.media import printable
 
 
 @dataclass
@@ -70,7 +73,10 @@ def manifest_csv(rows: Iterable[Row]) -> str:
 def summary(rows: list[Row]) -> str:
     """A few lines for people."""
     kept = [row for row in rows if row.status != "skipped"]
-    skipped = Counter(row.reason for row in rows if row.status == "skipped")
+    skipped = defaultdict(list)
+    for row in rows:
+        if row.status == "skipped":
+            skipped[row.reason].append(printable(Path(row.file)))
     clips = sum(row.clips for row in rows)
     lines = [f"{len(kept)} of {len(rows)} files kept: {clips} clips of 1 s"]
     splits = Counter({s: 0 for s in ("train", "validation", "test")})
@@ -84,5 +90,7 @@ def summary(rows: list[Row]) -> str:
     if damaged:
         seconds = sum(row.dropped for row in damaged)
         lines.append(f"damaged: {len(damaged)} files, {seconds} seconds dropped")
-    lines += [f"skipped {count}: {reason}" for reason, count in skipped.most_common()]
+    for reason, files in sorted(skipped.items(), key=lambda item: -len(item[1])):
+        more = ", ..." if len(files) > 3 else ""
+        lines.append(f"skipped {len(files)}: {reason} ({', '.join(files[:3])}{more})")
     return "\n".join(lines)

@@ -106,19 +106,7 @@ def prepare(
                 f"{len(rows)} files, the first {printable(Path(rows[0].file))}: "
                 f"{rows[0].reason}."
             )
-        # Loads TensorFlow, where it is installed; ArrayRecord does without.
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        from data_prep.shards import write_dataset
-
-        try:
-            write_dataset(tasks, rows, out, options, inputs=fingerprint(sources))
-        except (OSError, RuntimeError) as error:  # TFDS makes RuntimeErrors of all
-            if "No space left" not in str(error):
-                raise
-            raise VisxpError(
-                f"{printable(out)} must have room for the shards, but no space is left "
-                "on the device; free some, then run the same command again."
-            ) from error
+        _write_dataset(tasks, rows, out, options)
         _clean_up(out)
     if progress:
         print(summary(rows), f"-> {printable(out)}", sep="\n")
@@ -227,6 +215,26 @@ def _write_parts(
     return [rows[task.source.key] for task in tasks]
 
 
+def _write_dataset(
+    tasks: list[PartTask], rows: list[Row], out: Path, options: dict[str, Any]
+) -> None:
+    """Stage 2."""
+    # Loads TensorFlow for TFRecords; ArrayRecords do without.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from data_prep.shards import write_dataset
+
+    inputs = fingerprint([task.source for task in tasks])
+    try:
+        write_dataset(tasks, rows, out, options, inputs=inputs)
+    except (OSError, RuntimeError) as error:  # TFDS makes RuntimeErrors of all
+        if "No space left" not in str(error):
+            raise
+        raise VisxpError(
+            f"{printable(out)} must have room for the shards, but no space is left on "
+            "the device; free some, then run the same command again."
+        ) from error
+
+
 def _failed(task: PartTask, failure: Failure) -> Row:
     """The row of a file whose worker failed.
 
@@ -250,8 +258,7 @@ def _num_cores() -> int:
     return os.cpu_count() or 1
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; 0 when the data are prepared, 2 on a mistake in the input."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.prepare",
         description=__doc__,
@@ -304,7 +311,12 @@ def main(argv: list[str] | None = None) -> int:
         metavar="S",
         help="skip a file that yields no clip for so long (default: 120)",
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; 0 when the data are prepared, 2 on a mistake in the input."""
+    args = _parser().parse_args(argv)
     try:
         prepare(
             args.videos,

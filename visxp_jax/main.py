@@ -94,34 +94,56 @@ def print_table(results: dict[str, Any], workdir: Path) -> None:
     print(f"\nreport: {workdir / 'report.html'}")
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parse the command line; a mistake in it is one line and exit code 2."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError) as error:  # ml_collections: no such key
+        # "'key'\nDid you mean ...", as a repr or a repr of that.
+        words = str(error.args[0]).replace("\\n", " ").replace("\\'", "'").split()
+        hint = "; ".join(" ".join(words).strip("'").split("' ", maxsplit=1))
+        print(f"error: unknown config key {hint}", file=sys.stderr)
+    except (TypeError, ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(2)
+
+
 def main(argv: list[str]) -> None:
     """Entry point; exits with 2 on a mistake in the input, 0 after SIGTERM."""
+    # Orbax, TFDS and clu report every file they touch.
+    logging.set_verbosity(logging.WARNING)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         if len(argv) > 1:
             raise VisxpError(f"unknown argument {argv[1]!r}; values are --config.KEY=.")
         config = from_dict(_CONFIG.value)
-        workdir = Path(_WORKDIR.value).absolute()
-
-        import jax
-
-        from visxp_jax.train.lock import locked
-        from visxp_jax.train.loop import Preempted
-
-        if _DISTRIBUTED.value:
-            jax.distributed.initialize()
-        cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", workdir / "compiled")
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        host = jax.process_index()
-        with locked(workdir, name=f"LOCK.{host}" if host else "LOCK"):
-            results = run(config, workdir, tensorboard=_TENSORBOARD.value)
-        if jax.process_index() == 0:
-            print_table(results, workdir)
+        job(config, Path(_WORKDIR.value).absolute())
     except VisxpError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except Preempted as stopped:
-        logging.info("%s; the same command goes on from there.", stopped)
+
+
+def job(config: TrainConfig, workdir: Path) -> None:
+    """Join the other hosts, lock the workdir, run, print."""
+    import jax
+
+    from visxp_jax.train.lock import locked
+    from visxp_jax.train.loop import Preempted
+
+    if _DISTRIBUTED.value:
+        jax.distributed.initialize()
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(workdir / "compiled"))
+    jax.config.update("jax_compilation_cache_dir", cache)
+    host = jax.process_index()
+    with locked(workdir, name=f"LOCK.{host}" if host else "LOCK"):
+        try:
+            results = run(config, workdir, tensorboard=_TENSORBOARD.value)
+        except Preempted as stopped:
+            print(f"{stopped}; the same command goes on from there.")
+            return
+    if not host:
+        print_table(results, workdir)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)
