@@ -37,3 +37,32 @@ def _strict_dtypes(request):
         return
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture(scope="session")
+def demo_videos(tmp_path_factory) -> Path:
+    """A folder of 24 demo videos."""
+    from data_prep.demo_videos import write_demo_videos
+
+    folder = tmp_path_factory.mktemp("videos")
+    write_demo_videos(folder, videos=24, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(demo_videos, tmp_path_factory) -> dict[str, Path]:
+    """The demo videos, prepared in both formats: name of the format -> folder."""
+    from data_prep.prepare import prepare
+
+    folders = {}
+    for file_format in ("tfrecord", "array_record"):
+        folders[file_format] = tmp_path_factory.mktemp(file_format) / "data"
+        prepare(
+            demo_videos,
+            folders[file_format],
+            spectrogram="mel",
+            size_px=64,
+            file_format=file_format,
+            progress=False,
+        )
+    return folders
