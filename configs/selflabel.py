@@ -47,7 +47,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "dtype": "float32",
             },
             "avc": {
-                "steps": 4 if debug else 800,
+                "steps": 4 if debug else 550,
                 "optim": {
                     "name": "adam",
                     "learning_rate": 1e-3,
@@ -58,7 +58,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "regularisation": 0.0,
             },
             "selflabel": {
-                "steps": 4 if debug else 400,
+                "steps": 4 if debug else 120,
                 "optim": {
                     "name": "adam",
                     "learning_rate": 1e-3,
@@ -68,8 +68,8 @@ def get_config(arg: str = "") -> ConfigDict:
                 "heads": 2 if debug else 4,
                 "clusters": 4 if debug else 20,
                 "sharpness": 25.0,
-                "relabels": 2 if debug else 20,
-                "relabel_power": 1.5,
+                "relabels": 2 if debug else 6,
+                "relabel_power": 1.0,
                 "clustering": 1.0,
                 "representation": 1.0,
                 "shifts": 8,

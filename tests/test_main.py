@@ -194,8 +194,8 @@ def test_extract_gives_vectors_with_times_and_provenance(
     with np.load(tmp_path / "out.npz") as out:
         about = json.loads(str(out["about"]))
         table = pq.read_table(tmp_path / "out.parquet")
-        assert set(out["file"].tolist()) == set(map(str, files))
-        n = len(out["file"])
+        assert set(out["path"].tolist()) == set(map(str, files))
+        n = len(out["path"])
         assert out["audio"].shape == out["video"].shape == (n, 16)
         np.testing.assert_array_equal(out["end_s"], out["start_s"] + 1)
         assert ((out["frame_s"] - out["start_s"]) <= 0.5).all()

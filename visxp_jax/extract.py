@@ -24,7 +24,7 @@ from visxp_jax.weights import Trained, load_weights
 class Row(NamedTuple):
     """One clip of one file; the order of columns in the output."""
 
-    file: str
+    path: str
     start_s: float
     end_s: float
     frame_s: float
@@ -104,7 +104,7 @@ def write_npz(
     }
     with out.open("wb") as file:
         np.savez(
-            file, allow_pickle=False, audio=audio, video=video,
+            file, audio=audio, video=video,
             about=np.array(about), **columns,
         )
 
@@ -183,7 +183,7 @@ def run(workdir: Path, files: list[Path], out: Path, *, batch_size: int) -> None
     partial = out.with_name(out.name + ".partial")
     WRITERS[out.suffix](partial, rows, audio, video, json.dumps(about))
     partial.replace(out)
-    print(f"{len(rows)} clips of {len({r.file for r in rows})} files -> {out}")
+    print(f"{len(rows)} clips of {len({r.path for r in rows})} files -> {out}")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def save_weights(
     weights = workdir / "model.npz"
     partial = workdir / "model.npz.partial"
     with partial.open("wb") as file:
-        np.savez(file, allow_pickle=False, **flat)
+        np.savez(file, **flat)
     digest = hashlib.sha256(partial.read_bytes()).hexdigest()
     record = {**about, "sha256": digest, "config": to_dict(config)}
     text = json.dumps(record, indent=2)

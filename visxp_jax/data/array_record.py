@@ -1,11 +1,13 @@
 """ArrayRecord shards through grain; no TensorFlow anywhere."""
 
+import io
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import grain.python as grain
 import numpy as np
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from visxp_jax.data.dataset import PreparedDataset
 from visxp_jax.data.reader import filled
@@ -30,7 +32,7 @@ class ArrayRecordReader:
     def train(self, *, batch_size: int, seed: int, start: int) -> Iterator[Batch]:
         """See `Reader.train`."""
         positions = self._usable("train")
-        source = self._source("train", decode=True)
+        source = self._source("train")
         per_epoch = len(positions) // (batch_size * self._hosts)
         epoch, batch = divmod(start, per_epoch)
         kept = per_epoch * batch_size * self._hosts
@@ -44,7 +46,7 @@ class ArrayRecordReader:
     def ordered(self, split: str, *, batch_size: int) -> Iterator[Batch]:
         """See `Reader.ordered`."""
         positions = self._usable(split)
-        source = self._source(split, decode=True)
+        source = self._source(split)
         count = -(-len(positions) // (self._hosts * batch_size))
         # A host whose share ran out repeats record 0 with weight 0.
         padded = np.zeros(count * self._hosts * batch_size, np.int64)
@@ -62,11 +64,11 @@ class ArrayRecordReader:
         """See `Reader.frames`."""
         index = self._dataset.index(split)
         position = dict(zip(index["clip_id"], index["position"], strict=True))
-        source = self._source(split, decode=False)
+        source = self._source(split)
         return {i: source[int(position[i])]["frame"] for i in set(clip_ids)}
 
-    def _source(self, split: str, *, decode: bool) -> Any:
-        decoders = None if decode else {"frame": tfds.decode.SkipDecoding()}
+    def _source(self, split: str) -> Any:
+        decoders = {"frame": tfds.decode.SkipDecoding()}
         return self._builder.as_data_source(split=split, decoders=decoders)
 
     def _usable(self, split: str) -> np.ndarray:
@@ -76,9 +78,16 @@ class ArrayRecordReader:
 
 
 def _batches(source: Any, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
+    keys = ("log_mel", "clip_id", "video_id", "label")
+
+    def read(row: int) -> dict[str, Any]:
+        record = source[int(row)]
+        frame = np.asarray(Image.open(io.BytesIO(record["frame"])).convert("RGB"))
+        return {"frame": frame, **{key: record[key] for key in keys}}
+
     stream = (
         grain.MapDataset.source(rows)
-        .map(lambda row: source[int(row)])
+        .map(read)
         .to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=256))
         .batch(batch_size, drop_remainder=True)
     )

@@ -107,7 +107,10 @@ class TFRecordReader:
 
         def decode(record: dict[str, Any]) -> dict[str, Any]:
             image = tf.map_fn(
-                lambda data: tf.io.decode_jpeg(data, channels=3),
+                # The exact transform: the same pixels as Pillow's.
+                lambda data: tf.io.decode_jpeg(
+                    data, channels=3, dct_method="INTEGER_ACCURATE"
+                ),
                 record["frame"],
                 fn_output_signature=tf.TensorSpec((size, size, 3), tf.uint8),
             )
