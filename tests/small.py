@@ -64,7 +64,5 @@ def small_stage(config: TrainConfig, stage: str, mesh, clips: int = 16):
     )
     shardings = state_sharding(state, mesh)
     state = jax.device_put(state, shardings)
-    step = make_step(
-        method, optimizer, partial(augment, config=config.data), shardings
-    )
+    step = make_step(method, optimizer, partial(augment, config=config.data), shardings)
     return method, step, state

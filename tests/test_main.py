@@ -15,10 +15,19 @@ from visxp_jax.train.lock import locked
 from visxp_jax.train.log import read_jsonl
 
 ROOT = Path(__file__).parent.parent
-KEYS = (
-    "avc_accuracy nmi ari cluster_accuracy linear_probe knn random_init_linear_probe "
-    "random_init_nmi raw_nmi_visual raw_nmi_audio seconds"
-).split()
+KEYS = [
+    "avc_accuracy",
+    "nmi",
+    "ari",
+    "cluster_accuracy",
+    "linear_probe",
+    "knn",
+    "random_init_linear_probe",
+    "random_init_nmi",
+    "raw_nmi_visual",
+    "raw_nmi_audio",
+    "seconds",
+]
 
 
 def command(workdir: Path, data: Path, *extra: str) -> list[str]:

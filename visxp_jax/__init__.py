@@ -1,3 +1,3 @@
-"""Audio-visual self-supervised learning in JAX: encoders, losses, training, features."""
+"""Audio-visual self-supervised learning in JAX: from videos to features."""
 
 __version__ = "0.1.0"

@@ -48,7 +48,7 @@ def _frames(key: jax.Array, frame: jax.Array, config: DataConfig) -> jax.Array:
 
 
 def _resized_crop(key: jax.Array, frame: jax.Array, smallest: float) -> jax.Array:
-    """A random window of at least `smallest` of each side, stretched to the full size."""
+    """A random window of at least `smallest` of each side, at the full size."""
     b, h, w, c = frame.shape
     size_key, place_key = jax.random.split(key)
     side = jax.random.uniform(size_key, (b, 2), minval=smallest, maxval=1.0)

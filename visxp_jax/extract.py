@@ -99,13 +99,16 @@ def write_npz(
     out: Path, rows: list[Row], audio: np.ndarray, video: np.ndarray, about: str
 ) -> None:
     """Columns as arrays, and `about` as a JSON string; nothing pickled."""
-    columns = {
+    columns: dict[str, Any] = {
         name: np.array([getattr(row, name) for row in rows]) for name in Row._fields
     }
     with out.open("wb") as file:
         np.savez(
-            file, audio=audio, video=video,
-            about=np.array(about), **columns,
+            file,
+            audio=audio,
+            video=video,
+            about=np.array(about),
+            **columns,
         )
 
 

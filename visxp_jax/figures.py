@@ -55,14 +55,23 @@ def final_figures(
         The figures, and the features of the test clips.
     """
     config = session.config
-    trained = {s: session.features(*weights_of(state), s) for s in ("train", "test")}
-    fresh = jax.jit(session.model.init)(jax.random.key(config.seed))
-    random = {s: session.features(*fresh, s) for s in ("train", "test")}
+    splits = ("train", "test")
+    weights = (state.params, state.model_state)
+    trained = {s: session.features(*weights, s) for s in splits}
+    fresh, running = jax.jit(session.model.init)(jax.random.key(config.seed))
+    random = {s: session.features(fresh, running, s) for s in splits}
     labels = trained["test"].label
     seen, met = raw_input(session, "train"), raw_input(session, "test")
     figures: judge.Scores = {"avc_accuracy": scores[config.stages[0]]["avc_accuracy"]}
-    for name in ("nmi", "ari", "cluster_accuracy", "purity", "modality_agreement",
-                 "clusters_in_use", "largest_share"):
+    for name in (
+        "nmi",
+        "ari",
+        "cluster_accuracy",
+        "purity",
+        "modality_agreement",
+        "clusters_in_use",
+        "largest_share",
+    ):
         figures[name] = scores[config.stages[-1]].get(name)
     figures |= judge.probes(thin(trained["train"]), trained["test"], seed=config.seed)
     baseline = judge.probes(thin(random["train"]), random["test"], seed=config.seed)
@@ -81,11 +90,6 @@ def final_figures(
         "skipped_steps": float(state.skipped),
     }
     return figures, trained["test"]
-
-
-def weights_of(state: TrainState) -> tuple[PyTree, PyTree]:
-    """Parameters and running statistics."""
-    return state.params, state.model_state
 
 
 def thin(features: Features) -> Features:

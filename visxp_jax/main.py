@@ -117,7 +117,7 @@ def main(argv: list[str]) -> None:
         if len(argv) > 1:
             raise VisxpError(f"unknown argument {argv[1]!r}; values are --config.KEY=.")
         config = from_dict(_CONFIG.value)
-        job(config, Path(_WORKDIR.value).absolute())
+        job(config, Path(str(_WORKDIR.value)).absolute())
     except VisxpError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

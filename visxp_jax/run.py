@@ -9,7 +9,6 @@ import numpy as np
 
 from visxp_jax.augment import augment
 from visxp_jax.config import to_dict
-from visxp_jax.evals import judge
 from visxp_jax.figures import held_out, monitor
 from visxp_jax.methods import Method, make_method
 from visxp_jax.session import Session, check_same_run
@@ -55,10 +54,13 @@ def train(session: Session) -> tuple[TrainState, dict[str, Any]]:
         )
         if about is not None and about["stage"] == name and latest is not None:
             state = checkpoints.restore(latest, state)
-        stage = bind_stage(session, name, method, optimizer, state, (first, last), scores)
+        stage = bind_stage(
+            session, name, method, optimizer, state, (first, last), scores
+        )
         position = int(state.step) - first
         batches = session.reader.train(
-            batch_size=session.host_batch, seed=config.seed * 1000 + number,
+            batch_size=session.host_batch,
+            seed=config.seed * 1000 + number,
             start=position,
         )
         state = train_stage(
@@ -159,5 +161,3 @@ def relabel(
     )
     placed = jax.device_put(result.method_state, shardings.method_state)
     return state._replace(method_state=placed), result.metrics
-
-

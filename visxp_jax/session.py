@@ -74,9 +74,7 @@ def open_session(
     check_fits(config, dataset, mesh)
     model = make_model(config)
     reader = open_reader(dataset, config.data)
-    checkpoints = Checkpoints(
-        workdir / "checkpoints", keep=config.run.keep_checkpoints
-    )
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=config.run.keep_checkpoints)
     stop = StopSignal()
     writers: list[Writer] = []
     if jax.process_index() == 0:
@@ -141,8 +139,8 @@ def check_fits(config: TrainConfig, dataset: PreparedDataset, mesh: Any) -> None
     for split in ("validation", "test"):
         if not dataset.num_usable(split):
             raise VisxpError(
-                f"{dataset.dir} must hold clips for {split}, got none; it takes at least "
-                "three videos with sound: prepare more."
+                f"{dataset.dir} must hold clips for {split}, got none; it takes at "
+                "least three videos with sound: prepare more."
             )
 
 
@@ -153,16 +151,20 @@ def check_same_run(about: dict[str, Any], session: Session) -> None:
         VisxpError: names the first setting that differs.
     """
     then, now = about["config"], json.loads(json.dumps(to_dict(session.config)))
-    for section in ("model", "stages", "seed", *session.config.stages):
-        if then.get(section) != now[section]:
-            old, new = then.get(section), now[section]
-            if isinstance(old, dict):
-                key = next(k for k in new if old.get(k) != new[k])
-                section, old, new = f"{section}.{key}", old.get(key), new[key]
-            raise VisxpError(
-                f"{session.workdir} holds a checkpoint made with {section}={old!r}, but "
-                f"the configuration says {new!r}; use another --workdir to start anew."
-            )
+    for config in (then, now):  # where the data lie may change, not what they are
+        for place in ("videos", "labels", "dir"):
+            config["data"].pop(place)
+    for section in ("model", "data", "stages", "seed", *session.config.stages):
+        old, new = then.get(section), now[section]
+        if old == new:
+            continue
+        if isinstance(old, dict):
+            key = next(k for k in new if old.get(k) != new[k])
+            section, old, new = f"{section}.{key}", old.get(key), new[key]
+        raise VisxpError(
+            f"{session.workdir} holds a checkpoint made with {section}={old!r}, but "
+            f"the configuration says {new!r}; use another --workdir to start anew."
+        )
     if about["data_sha256"] != session.dataset.manifest_sha256:
         raise VisxpError(
             f"{session.workdir} holds a checkpoint made with other data than "

@@ -60,7 +60,9 @@ def save_weights(
         sha256 of model.npz, by which outputs name the weights that made them.
     """
     tree = {"params": params, "model_state": model_state}
-    flat = {k: np.asarray(v) for k, v in flatten_dict(tree, sep="/").items()}
+    flat: dict[str, Any] = {
+        k: np.asarray(v) for k, v in flatten_dict(tree, sep="/").items()
+    }
     weights = workdir / "model.npz"
     partial = workdir / "model.npz.partial"
     with partial.open("wb") as file:

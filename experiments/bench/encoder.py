@@ -41,8 +41,8 @@ MATMUL = 2048
 class Job(NamedTuple):
     """Our side: the compiled work, ready to be called."""
 
-    train: Callable[[], Any]
-    extract: Callable[[], Any]
+    train: Callable[[int], None]  # so many steps
+    extract: Callable[[int], Any]  # so many batches
     train_flops: float
     extract_flops: Callable[[], float]  # compiles, so only when asked
     parameters: int
@@ -111,10 +111,11 @@ def make_job(batch_size: int) -> Job:
     compiled = step.lower(state, batch, key).compile()
     state = jax.device_put(state, shardings)
 
-    def train() -> None:
+    def train(steps: int) -> None:
         nonlocal state
-        state, metrics = compiled(state, batch, key)
-        float(metrics["loss/total"])
+        for _ in range(steps):
+            state, metrics = compiled(state, batch, key)
+            float(metrics["loss/total"])
 
     def embed(params: Any, model_state: Any, batch: Batch) -> Any:
         return model.embed(
@@ -123,7 +124,7 @@ def make_job(batch_size: int) -> Job:
 
     return Job(
         train=train,
-        extract=lambda: encode(*kept, [host]),
+        extract=lambda batches: encode(*kept, [host] * batches),
         train_flops=flops(compiled),
         extract_flops=lambda: flops(jax.jit(embed).lower(*kept, batch).compile()),
         parameters=parameters,
@@ -222,7 +223,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         rates = interleaved(
             {
                 PEER: lambda work=work, n=repeats: torch.run(work, n),
-                OURS: lambda ours=ours, n=repeats: [ours() for _ in range(n)],
+                OURS: lambda ours=ours, n=repeats: ours(n),
                 yardstick: matmul_job(10),
             },
             units={

@@ -30,9 +30,7 @@ def joined(batches) -> Batch:
 
 
 def test_both_readers_give_the_same_clips(prepared):
-    a, b = (
-        joined(reader(prepared, f).ordered("test", batch_size=16)) for f in FORMATS
-    )
+    a, b = (joined(reader(prepared, f).ordered("test", batch_size=16)) for f in FORMATS)
     dataset = open_dataset(prepared["tfrecord"])
     assert len(a.clip_id) == dataset.num_usable("test") > 0
     for ours, theirs in zip(a, b, strict=True):
@@ -49,9 +47,7 @@ def test_train_position_is_one_integer(prepared, file_format):
     source = reader(prepared, file_format)
     per_epoch = open_dataset(prepared[file_format]).num_usable("train") // 16
     count = per_epoch + 3
-    whole = list(
-        itertools.islice(source.train(batch_size=16, seed=3, start=0), count)
-    )
+    whole = list(itertools.islice(source.train(batch_size=16, seed=3, start=0), count))
     again = source.train(batch_size=16, seed=3, start=per_epoch - 1)
     for expected, batch in zip(whole[per_epoch - 1 :], again, strict=False):
         for x, y in zip(expected, batch, strict=True):

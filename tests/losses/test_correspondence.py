@@ -62,9 +62,7 @@ def test_shifted_pairs_never_count_same_video_or_padding_as_negative():
 
 def test_shifted_pairs_with_several_shifts_weigh_matches_and_mismatches_alike():
     video = jnp.arange(5.0)[:, None]
-    pairs = shifted_pairs(
-        video, video + 10, jnp.arange(5), jnp.ones(5), shifts=3
-    )
+    pairs = shifted_pairs(video, video + 10, jnp.arange(5), jnp.ones(5), shifts=3)
     np.testing.assert_array_equal(pairs.audio[10:15, 0], [12, 13, 14, 10, 11])
     np.testing.assert_array_equal(pairs.video[10:15, 0], np.arange(5))
     positive = jnp.sum(pairs.weight * pairs.matches)

@@ -37,8 +37,9 @@ def test_decorrelation_is_0_for_independent_and_1_for_equal_dimensions():
     x = jnp.array([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
     ones = jnp.ones(4)
     np.testing.assert_allclose(decorrelation(x, ones), 0.0, atol=1e-6)
-    np.testing.assert_allclose(decorrelation(x[:, :1] + jnp.zeros((4, 2)), ones), 1.0,
-                               atol=1e-5)
+    np.testing.assert_allclose(
+        decorrelation(x[:, :1] + jnp.zeros((4, 2)), ones), 1.0, atol=1e-5
+    )
 
 
 def test_decorrelation_equals_numpy_and_ignores_padding():

@@ -45,9 +45,7 @@ def test_equipartition_meets_unequal_masses_of_rows_and_clusters():
     lam = float(GOLDEN["skm/lam"])
     row = jnp.asarray(GOLDEN["skm/row"], jnp.float32)
     col = jnp.asarray(GOLDEN["skm/col"], jnp.float32)
-    result = equipartition(
-        lp, sharpness=lam, row_mass=row, cluster_mass=col, tol=1e-5
-    )
+    result = equipartition(lp, sharpness=lam, row_mass=row, cluster_mass=col, tol=1e-5)
     np.testing.assert_array_equal(
         assign(lp, result.log_scale, sharpness=lam), GOLDEN["skm/labels"]
     )

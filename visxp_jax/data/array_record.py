@@ -26,7 +26,7 @@ class ArrayRecordReader:
     ) -> None:
         """Open a data set whose shards have been checked."""
         self._dataset = dataset
-        self._builder = tfds.builder_from_directory(dataset.builder_dir)
+        self._builder: Any = tfds.builder_from_directory(dataset.builder_dir)
         self._host, self._hosts = host, hosts
 
     def train(self, *, batch_size: int, seed: int, start: int) -> Iterator[Batch]:
@@ -86,7 +86,7 @@ def _batches(source: Any, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
         return {"frame": frame, **{key: record[key] for key in keys}}
 
     stream = (
-        grain.MapDataset.source(rows)
+        grain.MapDataset.source(rows.tolist())
         .map(read)
         .to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=256))
         .batch(batch_size, drop_remainder=True)

@@ -16,8 +16,8 @@ from visxp_jax.types import Batch
 class TFRecordReader:
     """See `visxp_jax.data.reader.Reader`.
 
-    Records are filtered, shuffled and skipped as bytes; JPEGs are decoded last, only for
-    the clips that are used.
+    Records are filtered, shuffled and skipped as bytes; JPEGs are decoded last, only
+    for the clips that are used.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class TFRecordReader:
         """
         tf.config.set_visible_devices([], "GPU")  # the accelerator is jax's
         self._dataset = dataset
-        self._builder = tfds.builder_from_directory(dataset.builder_dir)
+        self._builder: Any = tfds.builder_from_directory(dataset.builder_dir)
         self._buffer = shuffle_buffer
         self._host, self._hosts = host, hosts
 
@@ -49,8 +49,10 @@ class TFRecordReader:
         epoch, position = divmod(start, per_epoch)
 
         def one_epoch(number: tf.Tensor) -> tf.data.Dataset:
+            # tf.data takes a tensor here, whatever its annotation says.
+            seed: Any = number
             shuffled = records.shuffle(
-                self._buffer, seed=number, reshuffle_each_iteration=False
+                self._buffer, seed=seed, reshuffle_each_iteration=False
             )
             return shuffled.batch(batch_size, drop_remainder=True).take(per_epoch)
 
@@ -72,7 +74,8 @@ class TFRecordReader:
         while count > 0 and last is not None:
             count -= 1
             yield last._replace(
-                weight=np.zeros_like(last.weight), clip_id=np.full_like(last.clip_id, -1)
+                weight=np.zeros_like(last.weight),
+                clip_id=np.full_like(last.clip_id, -1),
             )
 
     def frames(self, split: str, clip_ids: Iterable[int]) -> dict[int, bytes]:
@@ -81,7 +84,8 @@ class TFRecordReader:
         records = self._records(split).filter(
             lambda r: tf.reduce_any(wanted == r["clip_id"])
         )
-        return {int(r["clip_id"]): r["frame"] for r in records.as_numpy_iterator()}
+        rows: Any = records.as_numpy_iterator()
+        return {int(r["clip_id"]): r["frame"] for r in rows}
 
     def _records(self, split: str) -> tf.data.Dataset:
         return self._builder.as_dataset(
@@ -91,9 +95,7 @@ class TFRecordReader:
         )
 
     def _usable(self, split: str) -> tf.data.Dataset:
-        records = self._records(split).filter(
-            lambda r: r["has_audio"] & ~r["silent"]
-        )
+        records = self._records(split).filter(lambda r: r["has_audio"] & ~r["silent"])
         keys = ("frame", "log_mel", "clip_id", "video_id", "label")
         records = records.map(lambda r: {key: r[key] for key in keys})
         # Small sets stay in memory as records (frames still compressed).

@@ -1,4 +1,4 @@
-"""The figures of a run: trained features beside raw input, random weights and chance."""
+"""Judge features of a set of clips: correspondence, clusters, probes, chance."""
 
 from typing import Any
 

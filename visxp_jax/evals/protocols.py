@@ -1,6 +1,6 @@
-"""Protocols on frozen features: (features, labels) -> numbers. scikit-learn and scipy."""
+"""Protocols on frozen features: (features, labels) -> numbers."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -60,7 +60,8 @@ def kmeans_clusters(
         int [t].
     """
     flat = np.asarray(train, np.float32).reshape(len(train), -1)
-    steps: list = [KMeans(k, n_init=10, random_state=seed)]
+    restarts: Any = 10  # its annotation knows only "auto"
+    steps: list = [KMeans(k, n_init=restarts, random_state=seed)]
     if flat.shape[1] > 64:
         parts = min(64, len(flat))
         steps.insert(0, PCA(parts, svd_solver="randomized", random_state=seed))

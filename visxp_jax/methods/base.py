@@ -40,9 +40,7 @@ class Method(NamedTuple):
 
     chance: dict[str, float]
     init_state: Callable[[int, jax.Array], PyTree]
-    loss: Callable[
-        [PyTree, PyTree, PyTree, Batch, jax.Array], tuple[jax.Array, Aux]
-    ]
+    loss: Callable[[PyTree, PyTree, PyTree, Batch, jax.Array], tuple[jax.Array, Aux]]
     relabel_steps: tuple[int, ...] = ()
     relabel: (
         Callable[[PyTree, PyTree, jax.Array, np.ndarray, jax.Array], Relabelled] | None

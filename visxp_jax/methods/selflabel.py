@@ -139,9 +139,7 @@ def make(config: SelflabelConfig, model: Model) -> Method:
     ) -> tuple[jax.Array, Equipartition]:
         logits = cluster_logits(model, params, features, num_heads, clusters)
         log_probs = jax.nn.log_softmax(logits[:, head], axis=-1)
-        result = equipartition(
-            log_probs, sharpness=config.sharpness, row_mass=row_mass
-        )
+        result = equipartition(log_probs, sharpness=config.sharpness, row_mass=row_mass)
         return assign(log_probs, result.log_scale, sharpness=config.sharpness), result
 
     @jax.jit

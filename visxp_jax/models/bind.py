@@ -95,7 +95,7 @@ def bind(
     ) -> tuple[tuple[jax.Array, jax.Array], PyTree]:
         variables = {"params": params, "batch_stats": model_state}
         if not train:
-            out = network.apply(
+            out: Any = network.apply(
                 variables, frame, log_mel, train=False, method="embed"
             )
             return out, model_state
@@ -110,9 +110,11 @@ def bind(
         return out, changed["batch_stats"]
 
     def fuse(params: PyTree, video: jax.Array, audio: jax.Array) -> jax.Array:
-        return network.apply({"params": params}, video, audio, method="fuse")
+        fused: Any = network.apply({"params": params}, video, audio, method="fuse")
+        return fused
 
     def head(params: PyTree, name: str, fused: jax.Array) -> jax.Array:
-        return network.apply({"params": params}, name, fused, method="head")
+        logits: Any = network.apply({"params": params}, name, fused, method="head")
+        return logits
 
     return Model(init, embed, fuse, head)

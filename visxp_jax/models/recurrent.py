@@ -1,5 +1,7 @@
 """An audio tower that reads a spectrogram from left to right."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,12 +10,12 @@ from visxp_jax.models.tower import ConvNorm, block_max
 
 
 class RecurrentTower(nn.Module):
-    """Convolutional front end, then a gated recurrent unit over time in both directions.
+    """Convolutional front end, then gated recurrent units over time, both ways.
 
-    The front end is the first three blocks of `ConvTower`; it shrinks frequency 16 times
-    and time 4 times, so that the recurrent network has time steps left to read. VisXP's
-    model documents describe its audio network as recurrent; the published one is the
-    convolutional `ConvTower`.
+    The front end is the first three blocks of `ConvTower`; it shrinks frequency 16
+    times and time 4 times, so that the recurrent network has time steps left to read.
+    VisXP's model documents describe its audio network as recurrent; the published one
+    is the convolutional `ConvTower`.
 
     Attributes: as `ConvTower`; the vector has 8 * width entries here too.
     """
@@ -49,6 +51,7 @@ class RecurrentTower(nn.Module):
             keep_order=True,
             name="backward",
         )
-        x = jnp.concatenate([forward(x), backward(x)], axis=-1)
+        both: list[Any] = [forward(x), backward(x)]
+        x = jnp.concatenate(both, axis=-1)
         # An event may be anywhere in the second: the strongest step speaks.
         return x.max(axis=1).astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""The convolutional tower that L3-Net and VisXP's AVNet share, for frames and sounds."""
+"""The convolutional tower that L3-Net and VisXP's AVNet share."""
 
 from collections.abc import Callable
 

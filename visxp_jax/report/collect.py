@@ -5,7 +5,6 @@ import json
 import math
 import os
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -117,7 +116,10 @@ def write_report(
             Neighbours(
                 media.clip(query),
                 {
-                    name: [(media.clip(int(i)), float(s)) for i, s in zip(*found, strict=True)]
+                    name: [
+                        (media.clip(int(i)), float(s))
+                        for i, s in zip(*found, strict=True)
+                    ]
                     for name, found in lists.items()
                 },
             )
@@ -291,7 +293,9 @@ def figures(results: judge.Scores) -> list[Figure]:
         )
         for name, (meaning, baselines) in MEANINGS.items()
     ] + [
-        Figure("skipped_steps", results["skipped_steps"], "Not finite.", is_share=False),
+        Figure(
+            "skipped_steps", results["skipped_steps"], "Not finite.", is_share=False
+        ),
         Figure("seconds", results["seconds"], "Of the whole job.", is_share=False),
     ]
 
@@ -318,8 +322,14 @@ def curves(session: Session, rows: list[dict[str, Any]]) -> list[Curve]:
         )
         for name, values in points.items()
     ]
-    return sorted(drawn, key=lambda c: list(groups.values()).index(c.group)
-                  if c.group in groups.values() else len(groups))
+    return sorted(
+        drawn,
+        key=lambda c: (
+            list(groups.values()).index(c.group)
+            if c.group in groups.values()
+            else len(groups)
+        ),
+    )
 
 
 def stage_starts(session: Session) -> list[tuple[str, int]]:
@@ -348,9 +358,7 @@ def data_rows(session: Session) -> list[tuple[str, str]]:
     with (session.dataset.dir / MANIFEST).open(encoding="utf-8", newline="") as file:
         manifest = list(csv.DictReader(file))
     status = Counter(row["status"] for row in manifest)
-    reasons = Counter(
-        row["reason"] for row in manifest if row["status"] == "skipped"
-    )
+    reasons = Counter(row["reason"] for row in manifest if row["status"] == "skipped")
     rows = [(f"files {name}", str(count)) for name, count in status.items()]
     rows += [(f"skipped: {why}", str(count)) for why, count in reasons.most_common(10)]
     for split, counts in session.dataset.counts.items():

@@ -33,7 +33,7 @@ def locked(workdir: Path, *, name: str = "LOCK") -> Iterator[None]:
             handle.seek(0)
             raise VisxpError(
                 f"workdir {workdir} must not be in use, but another run holds it "
-                f"({handle.read().strip() or 'unknown'}); wait or use another --workdir."
+                f"({handle.read().strip() or 'unknown'}); wait, or use another."
             ) from None
         handle.seek(0)
         handle.truncate()

@@ -175,9 +175,9 @@ class Pending:
             )
             if self._in_a_row >= self._max_skipped:
                 raise VisxpError(
-                    f"{self._in_a_row} steps in a row were not finite, the last of them "
-                    f"step {first + i} on clips {ids.tolist()}; look at these clips, or "
-                    "lower the learning rate."
+                    f"{self._in_a_row} steps in a row were not finite, the last of "
+                    f"them step {first + i} on clips {ids.tolist()}; look at these "
+                    "clips, or lower the learning rate."
                 )
         seconds = max(time.monotonic() - self._since, 1e-9)
         rate = self._clips / seconds

@@ -25,9 +25,7 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
         warmup_steps=warmup,
         decay_steps=max(steps, warmup + 1),
     )
-    scale = (
-        optax.scale_by_adam() if config.name == "adam" else optax.trace(decay=0.9)
-    )
+    scale = optax.scale_by_adam() if config.name == "adam" else optax.trace(decay=0.9)
     return optax.chain(
         optax.add_decayed_weights(config.weight_decay, mask=_kernels),
         scale,

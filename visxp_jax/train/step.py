@@ -26,9 +26,7 @@ class TrainState(NamedTuple):
     method_state: PyTree
 
 
-Step = Callable[
-    [TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]
-]
+Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def state_sharding(state: TrainState, mesh: Mesh) -> TrainState:

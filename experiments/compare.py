@@ -1,0 +1,83 @@
+"""Train variants of a configuration over several seeds and put them side by side.
+
+    python -m experiments.compare --out=experiments/results/audio_tower.json \
+        --variant cnn --variant rnn model.audio=rnn
+
+Every run is the main job by its command line, one after another, on the same prepared
+data; seeds are interleaved, so that a machine that slows down slows all variants.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run(config: str, workdir: Path, data: Path, changes: list[str], seed: int) -> dict:
+    """One run of the main job; its results.json."""
+    results = workdir / "results.json"
+    if not results.exists():
+        values = [f"--config.{change}" for change in (*changes, f"seed={seed}")]
+        command = [
+            *(sys.executable, "-m", "visxp_jax.main", f"--config={config}"),
+            *(f"--workdir={workdir}", f"--config.data.dir={data}", *values),
+        ]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return json.loads(results.read_text())
+
+
+def table(rows: dict[str, list[dict]]) -> str:
+    """Markdown: a line per figure, a column per variant, mean (lowest - highest)."""
+    lines = ["| figure | " + " | ".join(rows) + " |", "|---" * (len(rows) + 1) + "|"]
+    for figure in next(iter(rows.values()))[0]:
+        cells = []
+        for runs in rows.values():
+            values = [r[figure] for r in runs if r[figure] is not None]
+            if not values:
+                cells.append("-")
+                continue
+            mean, low, high = statistics.mean(values), min(values), max(values)
+            cells.append(f"{mean:.3f} ({low:.3f} - {high:.3f})")
+        lines.append(f"| {figure} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Parse, run, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="configs/selflabel.py")
+    parser.add_argument("--data", type=Path, required=True, help="prepared data")
+    parser.add_argument("--runs", type=Path, default=Path("runs/compare"))
+    parser.add_argument("--out", type=Path, required=True, help="JSON of all figures")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--variant",
+        action="append",
+        nargs="+",
+        required=True,
+        metavar=("NAME", "KEY=VALUE"),
+    )
+    args = parser.parse_args()
+    rows: dict[str, list[dict]] = {name: [] for name, *_ in args.variant}
+    for seed in args.seeds:
+        for name, *changes in args.variant:
+            workdir = args.runs / f"{name}-{seed}"
+            rows[name].append(run(args.config, workdir, args.data, changes, seed))
+            print(f"{name} seed {seed}: {json.dumps(rows[name][-1])}", flush=True)
+    record = {
+        "command": sys.argv,
+        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "variants": {name: changes for name, *changes in args.variant},
+        "seeds": args.seeds,
+        "results": rows,
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(record, indent=1))
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
