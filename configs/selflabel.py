@@ -47,10 +47,10 @@ def get_config(arg: str = "") -> ConfigDict:
                 "dtype": "float32",
             },
             "avc": {
-                "steps": 4 if debug else 550,
+                "steps": 4 if debug else 400,
                 "optim": {
                     "name": "adam",
-                    "learning_rate": 1e-3,
+                    "learning_rate": 3e-3,
                     "warmup_steps": 1 if debug else 20,
                     "weight_decay": 1e-5,
                 },
@@ -58,7 +58,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "regularisation": 0.0,
             },
             "selflabel": {
-                "steps": 4 if debug else 120,
+                "steps": 4 if debug else 100,
                 "optim": {
                     "name": "adam",
                     "learning_rate": 1e-3,
@@ -68,7 +68,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "heads": 2 if debug else 4,
                 "clusters": 4 if debug else 20,
                 "sharpness": 25.0,
-                "relabels": 2 if debug else 6,
+                "relabels": 2 if debug else 5,
                 "relabel_power": 1.0,
                 "clustering": 1.0,
                 "representation": 1.0,

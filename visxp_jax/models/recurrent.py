@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
 from visxp_jax.models.tower import ConvNorm, block_max
 
@@ -41,8 +42,7 @@ class RecurrentTower(nn.Module):
                     name=f"conv{block + 1}{half}",
                 )(x, train=train)
             x = block_max(x, (2, 2) if block == 0 else (2, 1))
-        b, m, f, c = x.shape
-        x = x.transpose(0, 2, 1, 3).reshape(b, f, m * c)
+        x = rearrange(x, "b m f c -> b f (m c)")
         x = nn.Dense(8 * self.width, dtype=self.dtype, name="project")(x)
         forward = nn.RNN(nn.GRUCell(4 * self.width, dtype=self.dtype), name="forward")
         backward = nn.RNN(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import reduce
 
 # torch's nn.GELU is the erf form; Flax defaults to the tanh approximation.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -27,10 +28,9 @@ def block_max(x: jax.Array, window: tuple[int, int]) -> jax.Array:
     Returns:
         [b, h // height, w // width, c].
     """
-    b, h, w, c = x.shape
-    rows, cols = h // window[0], w // window[1]
-    x = x[:, : rows * window[0], : cols * window[1]]
-    return x.reshape(b, rows, window[0], cols, window[1], c).max(axis=(2, 4))
+    p, q = window
+    x = x[:, : x.shape[1] // p * p, : x.shape[2] // q * q]
+    return reduce(x, "b (h p) (w q) c -> b h w c", "max", p=p, q=q)
 
 
 class ConvNorm(nn.Module):
