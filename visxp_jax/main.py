@@ -10,7 +10,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from visxp_jax.config import TrainConfig, from_dict, to_dict
+from visxp_jax.config import TrainConfig, from_dict
 from visxp_jax.errors import VisxpError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -58,8 +58,9 @@ def run(config: TrainConfig, workdir: Path, *, tensorboard: bool) -> dict[str, A
     Returns:
         The figures, as written to WORKDIR/results.json.
     """
+    import jax
+
     begun = time.monotonic()
-    (workdir / "config.json").write_text(json.dumps(to_dict(config), indent=2))
     data = prepared_dir(config, workdir)
 
     # Late: a mistake in the configuration or the videos need not wait for these.
@@ -75,14 +76,15 @@ def run(config: TrainConfig, workdir: Path, *, tensorboard: bool) -> dict[str, A
             "step": int(state.step),
             "label_names": session.dataset.label_names,
         }
-        about["sha256"] = save_weights(
-            workdir, config, state.params, state.model_state, about
-        )
         figures, features = final_figures(session, state, scores)
-        figures["seconds"] = time.monotonic() - begun
-        results = {k: v if v is None else round(v, 6) for k, v in figures.items()}
+        if jax.process_index() == 0:
+            weights = (state.params, state.model_state)
+            about["sha256"] = save_weights(workdir, config, *weights, about)
+            write_report(session, state, figures, features, about)
+    figures["seconds"] = time.monotonic() - begun
+    results = {k: v if v is None else round(v, 6) for k, v in figures.items()}
+    if jax.process_index() == 0:
         (workdir / "results.json").write_text(json.dumps(results, indent=2))
-        write_report(session, state, results, features, about)
     return results
 
 
@@ -110,9 +112,10 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def main(argv: list[str]) -> None:
     """Entry point; exits with 2 on a mistake in the input, 0 after SIGTERM."""
-    # Orbax, TFDS and clu report every file they touch.
-    logging.set_verbosity(logging.WARNING)
+    # Orbax, TFDS and clu report every file they touch, TensorFlow its own start.
+    logging.set_verbosity(logging.ERROR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
         if len(argv) > 1:
             raise VisxpError(f"unknown argument {argv[1]!r}; values are --config.KEY=.")

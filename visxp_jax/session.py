@@ -78,6 +78,8 @@ def open_session(
     stop = StopSignal()
     writers: list[Writer] = []
     if jax.process_index() == 0:
+        values = json.dumps(to_dict(config), indent=2)
+        (workdir / "config.json").write_text(values, encoding="utf-8")
         writers = make_writers(
             workdir, first_step=checkpoints.latest() or 0, tensorboard=tensorboard
         )

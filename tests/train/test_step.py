@@ -33,6 +33,7 @@ def test_step_same_loss_gradient_and_weights_on_1_and_8_devices(stage):
     _, many, history_many = run(stage, 8)
     for a, b in zip(history_one, history_many, strict=True):
         assert a.keys() == b.keys()
+        assert a["finite"] == b["finite"] == 1
         for name in a:
             np.testing.assert_allclose(a[name], b[name], rtol=2e-4, atol=1e-5)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):

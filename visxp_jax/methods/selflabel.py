@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 
 from visxp_jax.config import SelflabelConfig
 from visxp_jax.losses import (
@@ -171,7 +172,7 @@ def make(config: SelflabelConfig, model: Model) -> Method:
                     f"labels of head {head} cannot be made: its logits are not finite; "
                     "lower selflabel.optim.learning_rate."
                 )
-            labels = np.asarray(labels)[real]
+            labels = process_allgather(labels, tiled=True)[real]
             changed.append(np.mean(new[clip_id[real], head] != labels))
             new[clip_id[real], head] = labels
             counts = np.bincount(labels, minlength=clusters)

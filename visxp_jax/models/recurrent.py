@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from visxp_jax.models.tower import ConvNorm, block_max
+from visxp_jax.models.tower import ConvNorm, block_max, peak
 
 
 class RecurrentTower(nn.Module):
@@ -54,4 +54,4 @@ class RecurrentTower(nn.Module):
         both: list[Any] = [forward(x), backward(x)]
         x = jnp.concatenate(both, axis=-1)
         # An event may be anywhere in the second: the strongest step speaks.
-        return x.max(axis=1).astype(jnp.float32)
+        return peak(x, (1,)).astype(jnp.float32)

@@ -1,17 +1,55 @@
 """The convolutional tower that L3-Net and VisXP's AVNet share."""
 
 from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from einops import reduce
+from einops import rearrange
 
 # torch's nn.GELU is the erf form; Flax defaults to the tanh approximation.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": lambda x: nn.gelu(x, approximate=False),
     "relu": nn.relu,
 }
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def peak(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Largest value over some axes; equal ones share the gradient.
+
+    The same as `x.max(axes)`, whose gradient is 0 / 0 where the compiler computed `x`
+    once for the maximum and again, rounded otherwise, for the comparison with it. That
+    was seen on CPU; here such a place gets no gradient instead of NaN.
+
+    Args:
+        x: Any shape.
+        axes: What to reduce over.
+
+    Returns:
+        `x` without `axes`.
+    """
+    return x.max(axes)
+
+
+def _peak_forward(
+    x: jax.Array, axes: tuple[int, ...]
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    largest = x.max(axes)
+    return largest, (x, largest)
+
+
+def _peak_backward(
+    axes: tuple[int, ...], kept: tuple[jax.Array, jax.Array], grad: jax.Array
+) -> tuple[jax.Array]:
+    x, largest = kept
+    here = (x == jnp.expand_dims(largest, axes)).astype(x.dtype)
+    share = grad / jnp.maximum(here.sum(axes), 1)
+    return (here * jnp.expand_dims(share, axes),)
+
+
+peak.defvjp(_peak_forward, _peak_backward)
 
 
 def block_max(x: jax.Array, window: tuple[int, int]) -> jax.Array:
@@ -30,7 +68,7 @@ def block_max(x: jax.Array, window: tuple[int, int]) -> jax.Array:
     """
     p, q = window
     x = x[:, : x.shape[1] // p * p, : x.shape[2] // q * q]
-    return reduce(x, "b (h p) (w q) c -> b h w c", "max", p=p, q=q)
+    return peak(rearrange(x, "b (h p) (w q) c -> b h p w q c", p=p, q=q), (2, 4))
 
 
 class ConvNorm(nn.Module):
@@ -114,4 +152,4 @@ class ConvTower(nn.Module):
                     "model.pool='all'."
                 )
             x = x[:, : want[0], : want[1]]
-        return x.max(axis=(1, 2)).astype(jnp.float32)
+        return peak(x, (1, 2)).astype(jnp.float32)

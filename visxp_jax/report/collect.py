@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from typing import Any
 
-import jax
 import numpy as np
 
 from visxp_jax.data.dataset import MANIFEST
@@ -85,12 +84,7 @@ def write_report(
     features: Features,
     about: dict[str, Any],
 ) -> None:
-    """Write the page; features are those of the test clips.
-
-    On a run of several hosts only the first writes.
-    """
-    if jax.process_index():
-        return
+    """Write the page; features are those of the test clips."""
     media = TestClips(session)
     clusters, assigned = pick_clusters(session, state, features)
     queries = pick_queries(session, state, features)
@@ -296,7 +290,6 @@ def figures(results: judge.Scores) -> list[Figure]:
         Figure(
             "skipped_steps", results["skipped_steps"], "Not finite.", is_share=False
         ),
-        Figure("seconds", results["seconds"], "Of the whole job.", is_share=False),
     ]
 
 

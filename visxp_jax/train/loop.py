@@ -1,6 +1,7 @@
 """The training loop: one, for all methods and stages."""
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -8,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import logging
 from tqdm import tqdm
 
 from visxp_jax.config import RunConfig
@@ -168,10 +168,11 @@ class Pending:
                 self._in_a_row = 0
                 continue
             self._in_a_row += 1
-            logging.warning(
-                "step %d was not finite and changed nothing; its clips: %s",
-                first + i,
-                " ".join(map(str, ids)),
+            names = " ".join(map(str, ids))
+            tqdm.write(
+                f"step {first + i} was not finite and changed nothing; its clips: "
+                f"{names}",
+                file=sys.stderr,
             )
             if self._in_a_row >= self._max_skipped:
                 raise VisxpError(

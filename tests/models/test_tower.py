@@ -1,0 +1,49 @@
+"""Pooling equals the library's, and its gradient is finite whatever is rounded."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from visxp_jax.models.tower import ConvTower, block_max, peak
+
+
+def test_block_max_equals_max_pool_in_value_and_gradient():
+    x = jax.random.normal(jax.random.key(0), (2, 7, 6, 3))
+    weight = jax.random.normal(jax.random.key(1), (2, 3, 3, 3))
+
+    def ours(x):
+        return jnp.sum(weight * block_max(x, (2, 2)))
+
+    def library(x):
+        return jnp.sum(weight * nn.max_pool(x, (2, 2), (2, 2)))
+
+    np.testing.assert_allclose(ours(x), library(x), rtol=1e-6)
+    np.testing.assert_array_equal(jax.grad(ours)(x), jax.grad(library)(x))
+
+
+def test_peak_shares_the_gradient_among_equal_values():
+    grad = jax.grad(lambda x: peak(x, (0,)))(jnp.array([1.0, 3.0, 3.0]))
+    np.testing.assert_allclose(grad, [0, 0.5, 0.5])
+
+
+def test_peak_has_a_finite_gradient_where_the_maximum_is_found_nowhere():
+    """As when the compiler rounds the value compared with it otherwise."""
+    from visxp_jax.models.tower import _peak_backward
+
+    x = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+    (grad,) = _peak_backward((1,), (x, jnp.array([2.0000002, 4.0])), jnp.ones(2))
+    np.testing.assert_array_equal(grad, [[0, 0], [0, 1]])
+
+
+def test_tower_refuses_input_smaller_than_its_last_pool():
+    tower = ConvTower(
+        width=2,
+        double_convolution=False,
+        activation="relu",
+        last_pool=(14, 14),
+        momentum=0.9,
+    )
+    with pytest.raises(ValueError, match=r"at least 14 x 14 cells.*leaves 4 x 4"):
+        tower.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
