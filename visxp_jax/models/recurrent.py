@@ -54,4 +54,4 @@ class RecurrentTower(nn.Module):
         both: list[Any] = [forward(x), backward(x)]
         x = jnp.concatenate(both, axis=-1)
         # An event may be anywhere in the second: the strongest step speaks.
-        return peak(x, (1,)).astype(jnp.float32)
+        return peak(x, 1).astype(jnp.float32)

@@ -1,7 +1,6 @@
 """The convolutional tower that L3-Net and VisXP's AVNet share."""
 
 from collections.abc import Callable
-from functools import partial
 
 import flax.linen as nn
 import jax
@@ -15,49 +14,37 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def peak(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """Largest value over some axes; equal ones share the gradient.
+def peak(x: jax.Array, axis: int) -> jax.Array:
+    """Largest value along an axis, found by a tournament of pairs.
 
-    The same as `x.max(axes)`, whose gradient is 0 / 0 where the compiler computed `x`
-    once for the maximum and again, rounded otherwise, for the comparison with it. That
-    was seen on CPU; here such a place gets no gradient instead of NaN.
+    Each comparison passes the gradient to its winner, the first of two equals, as
+    torch does. `jnp.max` instead compares every value with the maximum afterwards. XLA
+    on CPU may compute a value once for the maximum and again, rounded otherwise, for
+    the comparison; then none is equal and the gradient there is 0 / 0, or lost.
 
     Args:
         x: Any shape.
-        axes: What to reduce over.
+        axis: What to reduce over, not negative.
 
     Returns:
-        `x` without `axes`.
+        `x` without `axis`.
     """
-    return x.max(axes)
-
-
-def _peak_forward(
-    x: jax.Array, axes: tuple[int, ...]
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    largest = x.max(axes)
-    return largest, (x, largest)
-
-
-def _peak_backward(
-    axes: tuple[int, ...], kept: tuple[jax.Array, jax.Array], grad: jax.Array
-) -> tuple[jax.Array]:
-    x, largest = kept
-    here = (x == jnp.expand_dims(largest, axes)).astype(x.dtype)
-    share = grad / jnp.maximum(here.sum(axes), 1)
-    return (here * jnp.expand_dims(share, axes),)
-
-
-peak.defvjp(_peak_forward, _peak_backward)
+    while (n := x.shape[axis]) > 1:
+        first = jax.lax.slice_in_dim(x, 0, n - 1, 2, axis)
+        second = jax.lax.slice_in_dim(x, 1, n, 2, axis)
+        winners = jnp.where(first < second, second, first)
+        if n % 2:
+            unpaired = jax.lax.slice_in_dim(x, n - 1, n, 1, axis)
+            winners = jnp.concatenate([winners, unpaired], axis)
+        x = winners
+    return jnp.squeeze(x, axis)
 
 
 def block_max(x: jax.Array, window: tuple[int, int]) -> jax.Array:
     """Max over non-overlapping windows; what is left over at right and bottom is cut.
 
     The same as `flax.linen.max_pool` with stride = window and VALID padding, without
-    its backward pass, which is a scalar loop on CPU (6 times slower there). Where
-    several values of a window are equal, they share the gradient.
+    its backward pass, which is a scalar loop on CPU (6 times slower there).
 
     Args:
         x: [b, h, w, c].
@@ -68,7 +55,8 @@ def block_max(x: jax.Array, window: tuple[int, int]) -> jax.Array:
     """
     p, q = window
     x = x[:, : x.shape[1] // p * p, : x.shape[2] // q * q]
-    return peak(rearrange(x, "b (h p) (w q) c -> b h p w q c", p=p, q=q), (2, 4))
+    x = rearrange(x, "b (h p) (w q) c -> b h p w q c", p=p, q=q)
+    return peak(peak(x, 2), 3)
 
 
 class ConvNorm(nn.Module):
@@ -152,4 +140,4 @@ class ConvTower(nn.Module):
                     "model.pool='all'."
                 )
             x = x[:, : want[0], : want[1]]
-        return peak(x, (1, 2)).astype(jnp.float32)
+        return peak(peak(x, 1), 1).astype(jnp.float32)
