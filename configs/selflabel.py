@@ -2,7 +2,7 @@
 
     python -m visxp_jax.main --config=configs/selflabel.py --workdir=runs/demo
 
-Machine and result: see the README's table, which `experiments/seeds.py` writes.
+Two CPU cores; results: see the README's table, from `experiments/compare.py`.
 `--config=configs/selflabel.py:debug` runs a few steps of a tiny network.
 """
 

@@ -1,6 +1,7 @@
 """Train variants of a configuration over several seeds and put them side by side.
 
-    python -m experiments.compare --out=experiments/results/audio_tower.json \
+    python -m experiments.compare --data=runs/demo/data \
+        --out=experiments/results/audio_tower.json \
         --variant cnn --variant rnn model.audio=rnn
 
 Every run is the main job by its command line, one after another, on the same prepared
@@ -18,15 +19,13 @@ from pathlib import Path
 
 def run(config: str, workdir: Path, data: Path, changes: list[str], seed: int) -> dict:
     """One run of the main job; its results.json."""
-    results = workdir / "results.json"
-    if not results.exists():
-        values = [f"--config.{change}" for change in (*changes, f"seed={seed}")]
-        command = [
-            *(sys.executable, "-m", "visxp_jax.main", f"--config={config}"),
-            *(f"--workdir={workdir}", f"--config.data.dir={data}", *values),
-        ]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return json.loads(results.read_text())
+    values = [f"--config.{change}" for change in (*changes, f"seed={seed}")]
+    command = [
+        *(sys.executable, "-m", "visxp_jax.main", f"--config={config}"),
+        *(f"--workdir={workdir}", f"--config.data.dir={data}", *values),
+    ]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return json.loads((workdir / "results.json").read_text())
 
 
 def table(rows: dict[str, list[dict]]) -> str:

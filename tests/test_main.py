@@ -37,6 +37,7 @@ def command(workdir: Path, data: Path, *extra: str) -> list[str]:
         f"--workdir={workdir}",
         f"--config.data.dir={data}",
         "--config.run.log_every=1",
+        "--config.selflabel.steps=30",
         "--notensorboard",
         *extra,
     ]
@@ -68,7 +69,7 @@ def test_run_leaves_figures_report_and_model(finished):
     assert "data:image/jpeg" in page
     assert json.loads((finished / "config.json").read_text())["name"] == "selflabel"
     about = json.loads((finished / "model.json").read_text())
-    assert about["step"] == 8
+    assert about["step"] == 34
     names = set().union(*read_jsonl(finished / "metrics.jsonl"))
     assert {
         "loss/clustering",
@@ -161,6 +162,9 @@ def test_unknown_config_key_says_did_you_mean(prepared, tmp_path):
 def test_checkpoint_of_another_architecture_is_refused(finished, prepared):
     result = run(finished, prepared["tfrecord"], "--config.model.width=4")
     refused(result, "model.width=2", "4", "another --workdir")
+    config = json.loads((finished / "config.json").read_text())
+    assert config["model"]["width"] == 2
+    assert len(losses(finished)) == 34
 
 
 def test_workdir_in_use_is_refused(prepared, tmp_path):

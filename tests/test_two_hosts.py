@@ -55,9 +55,13 @@ def test_two_hosts_give_the_losses_and_weights_of_one(prepared, tmp_path):
     data = prepared["array_record"]
     one, two = tmp_path / "one", tmp_path / "two"
     jobs = [start(2, host, port, two, data) for host in (0, 1)]
-    for job in jobs:
-        _, errors = job.communicate(timeout=280)
-        assert job.returncode == 0, errors
+    try:
+        for job in jobs:
+            _, errors = job.communicate(timeout=280)
+            assert job.returncode == 0, errors
+    finally:
+        for job in jobs:
+            job.kill()
     job = start(1, 0, port, one, data)
     _, errors = job.communicate(timeout=280)
     assert job.returncode == 0, errors

@@ -55,7 +55,12 @@ class DataConfig:
             "at least 2 (a mismatched pair needs two clips)",
             self.batch_size,
         )
-        _require(self.shuffle_buffer >= 1, "data.shuffle_buffer", ">= 1", 0)
+        _require(
+            self.shuffle_buffer >= 1,
+            "data.shuffle_buffer",
+            "at least 1",
+            self.shuffle_buffer,
+        )
         _require(0 < self.crop <= 1, "data.crop", "in (0, 1]", self.crop)
         _require(0 <= self.mask < 1, "data.mask", "in [0, 1)", self.mask)
 
@@ -81,6 +86,9 @@ class ModelConfig:
         _one_of("model.dtype", self.dtype, ("float32", "bfloat16"))
         _require(self.width >= 2, "model.width", "at least 2", self.width)
         _require(
+            self.fusion_dim >= 2, "model.fusion_dim", "at least 2", self.fusion_dim
+        )
+        _require(
             0 < self.bn_momentum < 1, "model.bn_momentum", "in (0, 1)", self.bn_momentum
         )
 
@@ -97,7 +105,18 @@ class OptimConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         _one_of("optim.name", self.name, ("adam", "sgd"))
-        _require(self.learning_rate > 0, "optim.learning_rate", "> 0", 0)
+        _require(
+            self.learning_rate > 0,
+            "optim.learning_rate",
+            "above 0",
+            self.learning_rate,
+        )
+        _require(
+            self.warmup_steps >= 0,
+            "optim.warmup_steps",
+            "not negative",
+            self.warmup_steps,
+        )
 
 
 @dataclass(frozen=True)
@@ -111,6 +130,7 @@ class AvcConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        _require(self.steps >= 1, "avc.steps", "at least 1", self.steps)
         _require(self.shifts >= 1, "avc.shifts", "at least 1", self.shifts)
 
 
@@ -132,6 +152,13 @@ class SelflabelConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        _require(self.steps >= 1, "selflabel.steps", "at least 1", self.steps)
+        _require(
+            self.relabel_power > 0,
+            "selflabel.relabel_power",
+            "above 0",
+            self.relabel_power,
+        )
         _require(self.heads >= 1, "selflabel.heads", "at least 1", self.heads)
         _require(self.clusters >= 2, "selflabel.clusters", "at least 2", self.clusters)
         _require(self.sharpness > 0, "selflabel.sharpness", "> 0", self.sharpness)
@@ -179,12 +206,19 @@ class TrainConfig:
             "a list without repeats",
             self.stages,
         )
+        _require(0 <= self.seed < 2**16, "seed", "in [0, 65536)", self.seed)
         for stage in self.stages:
             _one_of("stages", stage, known)
             if getattr(self, stage) is None:
                 raise VisxpError(
                     f"stage {stage!r} needs a section config.{stage}; see configs/."
                 )
+            _require(
+                self.stage(stage).shifts < self.data.batch_size,
+                f"{stage}.shifts",
+                f"less than data.batch_size={self.data.batch_size}",
+                self.stage(stage).shifts,
+            )
 
     def stage(self, name: str) -> Any:
         """Section of a stage, such as `AvcConfig`."""

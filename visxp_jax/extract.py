@@ -16,7 +16,7 @@ from tqdm import tqdm
 from visxp_jax import __version__
 from visxp_jax.data.reader import filled
 from visxp_jax.errors import VisxpError
-from visxp_jax.media import Clip, read_clips
+from visxp_jax.media import Clip, printable, read_clips
 from visxp_jax.types import Batch
 from visxp_jax.weights import Trained, load_weights
 
@@ -84,7 +84,9 @@ def extract(
                 spectrogram=trained.spectrogram,
             ):
                 flags = (bool(clip.has_audio), bool(clip.silent), bool(clip.partial))
-                row = Row(str(path), clip.start_s, clip.end_s, clip.frame_s, *flags)
+                row = Row(
+                    printable(path), clip.start_s, clip.end_s, clip.frame_s, *flags
+                )
                 waiting.append((row, clip))
                 if len(waiting) == batch_size:
                     yield encode()
@@ -161,6 +163,8 @@ def run(workdir: Path, files: list[Path], out: Path, *, batch_size: int) -> None
     """
     if out.suffix not in WRITERS:
         raise VisxpError(f"--out must end in .npz or .parquet, got {str(out)!r}.")
+    if not out.absolute().parent.is_dir():
+        raise VisxpError(f"the folder of --out must exist, got {str(out)!r}.")
     if batch_size < 1:
         raise VisxpError(f"--batch-size must be at least 1, got {batch_size}.")
     trained = load_weights(workdir)

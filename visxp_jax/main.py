@@ -77,14 +77,17 @@ def run(config: TrainConfig, workdir: Path, *, tensorboard: bool) -> dict[str, A
             "label_names": session.dataset.label_names,
         }
         figures, features = final_figures(session, state, scores)
+        figures["seconds"] = time.monotonic() - begun
+        results = {k: v if v is None else round(v, 6) for k, v in figures.items()}
         if jax.process_index() == 0:
-            weights = (state.params, state.model_state)
-            about["sha256"] = save_weights(workdir, config, *weights, about)
-            write_report(session, state, figures, features, about)
-    figures["seconds"] = time.monotonic() - begun
-    results = {k: v if v is None else round(v, 6) for k, v in figures.items()}
-    if jax.process_index() == 0:
-        (workdir / "results.json").write_text(json.dumps(results, indent=2))
+            # On the host: from here on no device of another one takes part.
+            params = jax.device_get(state.params)
+            model_state = jax.device_get(state.model_state)
+            about["sha256"] = save_weights(workdir, config, params, model_state, about)
+            partial = workdir / "results.json.partial"
+            partial.write_text(json.dumps(results, indent=2), encoding="utf-8")
+            os.replace(partial, workdir / "results.json")
+            write_report(session, params, results, features, about)
     return results
 
 

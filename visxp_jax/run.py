@@ -11,9 +11,9 @@ from visxp_jax.augment import augment
 from visxp_jax.config import to_dict
 from visxp_jax.figures import held_out, monitor
 from visxp_jax.methods import Method, make_method
-from visxp_jax.session import Session, check_same_run
+from visxp_jax.session import Session
 from visxp_jax.sharding import everywhere, padded_rows, rows
-from visxp_jax.train.loop import Stage, train_stage
+from visxp_jax.train.loop import Preempted, Stage, train_stage
 from visxp_jax.train.optim import make_optimizer
 from visxp_jax.train.step import TrainState, make_step, state_sharding
 
@@ -34,7 +34,6 @@ def train(session: Session) -> tuple[TrainState, dict[str, Any]]:
     latest = checkpoints.latest()
     about = checkpoints.about(latest) if latest is not None else None
     if about is not None:
-        check_same_run(about, session)
         scores = about["scores"]
         print(f"going on from step {latest} (stage {about['stage']})", flush=True)
     passed = about is None
@@ -72,7 +71,10 @@ def train(session: Session) -> tuple[TrainState, dict[str, Any]]:
             run=config.run,
             writers=session.writers,
             stop=session.stop,
+            hooks=session.hooks,
         )
+        if session.stop.agreed(0):
+            raise Preempted(f"stopped and saved at step {last}")
         scores[name] = held_out(session, name, state)
         params, model_state = state.params, state.model_state
         first, skipped = last, int(state.skipped)
@@ -137,6 +139,7 @@ def bind_stage(
         relabel=partial(relabel, session, method, shardings),
         evaluate=partial(monitor, session, name),
         save=save,
+        clip_names=session.clip_names,
     )
 
 

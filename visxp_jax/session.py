@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from visxp_jax import __version__
 from visxp_jax.config import TrainConfig, to_dict
@@ -21,7 +22,7 @@ from visxp_jax.features import Encoder
 from visxp_jax.models.bind import Model
 from visxp_jax.sharding import check_batch_size, make_mesh
 from visxp_jax.train.checkpoint import Checkpoints
-from visxp_jax.train.log import Writer, make_writers
+from visxp_jax.train.log import Hook, Writer, make_writers
 from visxp_jax.train.loop import StopSignal
 from visxp_jax.types import Features
 from visxp_jax.weights import make_model
@@ -40,6 +41,7 @@ class Session(NamedTuple):
     model: Model
     encoder: Encoder
     writers: list[Writer]
+    hooks: list[Hook]
     checkpoints: Checkpoints
     stop: StopSignal
 
@@ -47,6 +49,11 @@ class Session(NamedTuple):
     def host_batch(self) -> int:
         """Rows of a batch on this host."""
         return self.config.data.batch_size // jax.process_count()
+
+    def clip_names(self, clip_ids: np.ndarray) -> list[str]:
+        """'video @ start' of training clips, for people to look them up."""
+        index = self.dataset.index("train")
+        return [f"{index['video'][i]} @ {index['start_s'][i]:g} s" for i in clip_ids]
 
     def features(self, params: PyTree, model_state: PyTree, split: str) -> Features:
         """Frozen features of all usable clips of a split."""
@@ -75,13 +82,20 @@ def open_session(
     model = make_model(config)
     reader = open_reader(dataset, config.data)
     checkpoints = Checkpoints(workdir / "checkpoints", keep=config.run.keep_checkpoints)
+    latest = checkpoints.latest()
+    if latest is not None:  # before anything is written
+        check_same_run(checkpoints.about(latest), config, dataset, workdir)
     stop = StopSignal()
     writers: list[Writer] = []
+    hooks: list[Hook] = []
     if jax.process_index() == 0:
         values = json.dumps(to_dict(config), indent=2)
         (workdir / "config.json").write_text(values, encoding="utf-8")
-        writers = make_writers(
-            workdir, first_step=checkpoints.latest() or 0, tensorboard=tensorboard
+        writers, hooks = make_writers(
+            workdir,
+            first_step=latest or 0,
+            last_step=config.total_steps,
+            tensorboard=tensorboard,
         )
     try:
         yield Session(
@@ -93,6 +107,7 @@ def open_session(
             model=model,
             encoder=Encoder(model, mesh),
             writers=writers,
+            hooks=hooks,
             checkpoints=checkpoints,
             stop=stop,
         )
@@ -138,6 +153,12 @@ def check_fits(config: TrainConfig, dataset: PreparedDataset, mesh: Any) -> None
             f"data.batch_size must not exceed the {usable} usable training clips (with "
             f"sound that is not silent) of {dataset.dir}, got {config.data.batch_size}."
         )
+    section = config.selflabel if "selflabel" in config.stages else None
+    if section is not None and usable < section.clusters:
+        raise VisxpError(
+            f"selflabel.clusters must not exceed the {usable} usable training clips, "
+            f"got {section.clusters}."
+        )
     for split in ("validation", "test"):
         if not dataset.num_usable(split):
             raise VisxpError(
@@ -146,17 +167,22 @@ def check_fits(config: TrainConfig, dataset: PreparedDataset, mesh: Any) -> None
             )
 
 
-def check_same_run(about: dict[str, Any], session: Session) -> None:
+def check_same_run(
+    about: dict[str, Any],
+    config: TrainConfig,
+    dataset: PreparedDataset,
+    workdir: Path,
+) -> None:
     """Refuse to go on from a checkpoint of another architecture or other data.
 
     Raises:
         VisxpError: names the first setting that differs.
     """
-    then, now = about["config"], json.loads(json.dumps(to_dict(session.config)))
-    for config in (then, now):  # where the data lie may change, not what they are
+    then, now = about["config"], json.loads(json.dumps(to_dict(config)))
+    for each in (then, now):  # where the data lie may change, not what they are
         for place in ("videos", "labels", "dir"):
-            config["data"].pop(place)
-    for section in ("model", "data", "stages", "seed", *session.config.stages):
+            each["data"].pop(place)
+    for section in ("model", "data", "stages", "seed", *config.stages):
         old, new = then.get(section), now[section]
         if old == new:
             continue
@@ -164,11 +190,11 @@ def check_same_run(about: dict[str, Any], session: Session) -> None:
             key = next(k for k in new if old.get(k) != new[k])
             section, old, new = f"{section}.{key}", old.get(key), new[key]
         raise VisxpError(
-            f"{session.workdir} holds a checkpoint made with {section}={old!r}, but "
+            f"{workdir} holds a checkpoint made with {section}={old!r}, but "
             f"the configuration says {new!r}; use another --workdir to start anew."
         )
-    if about["data_sha256"] != session.dataset.manifest_sha256:
+    if about["data_sha256"] != dataset.manifest_sha256:
         raise VisxpError(
-            f"{session.workdir} holds a checkpoint made with other data than "
-            f"{session.dataset.dir}; use another --workdir to start anew."
+            f"{workdir} holds a checkpoint made with other data than "
+            f"{dataset.dir}; use another --workdir to start anew."
         )

@@ -56,8 +56,9 @@ def test_shifted_pairs_never_count_same_video_or_padding_as_negative():
     )
     np.testing.assert_array_equal(pairs.matches, [1, 1, 1, 1, 0, 0, 0, 0])
     np.testing.assert_array_equal(pairs.audio[:, 0], [10, 11, 12, 13, 11, 12, 13, 10])
-    # 0-1 are of one video; 2-3 and 3-0 touch the padded row.
-    np.testing.assert_array_equal(pairs.weight, [1, 1, 1, 0, 0, 1, 0, 0])
+    # 0-1 are of one video; 2-3 and 3-0 touch the padded row. The one mismatch left
+    # counts as much as the three matches.
+    np.testing.assert_array_equal(pairs.weight, [1, 1, 1, 0, 0, 3, 0, 0])
 
 
 def test_shifted_pairs_with_several_shifts_weigh_matches_and_mismatches_alike():

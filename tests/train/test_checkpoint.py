@@ -14,7 +14,7 @@ import pytest
 
 from tests.small import small_config, small_stage
 from visxp_jax.errors import VisxpError
-from visxp_jax.sharding import make_mesh
+from visxp_jax.sharding import make_mesh, padded_rows
 from visxp_jax.train.checkpoint import Checkpoints
 
 ROOT = Path(__file__).parent.parent.parent
@@ -22,7 +22,8 @@ ROOT = Path(__file__).parent.parent.parent
 
 def some_state(devices: int = 8):
     mesh = make_mesh(jax.devices()[:devices])
-    return small_stage(small_config(), "selflabel", mesh)[2]
+    clips = padded_rows(1003, mesh)
+    return small_stage(small_config(), "selflabel", mesh, clips=clips)[2]
 
 
 def test_checkpoint_restores_on_another_number_of_devices(tmp_path):

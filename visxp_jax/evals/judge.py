@@ -14,12 +14,15 @@ from visxp_jax.types import Batch, Features
 Scores = dict[str, float | None]
 
 
-def avc_accuracy(model: Model, params: Any, features: Features) -> float:
+def avc_accuracy(model: Model, params: Any, features: Features) -> float | None:
     """Share of pairs judged right: each clip with its own sound, and with another's.
 
     Clips are paired along a fixed random order, since neighbours in time share a video;
-    pairs from one video are left out. Chance: 0.5.
+    pairs from one video are left out, and both kinds of pairs count the same. Chance:
+    0.5. None if all clips are of one video.
     """
+    if len(set(features.video_id.tolist())) < 2:
+        return None
     order = np.random.default_rng(0).permutation(len(features.clip_id))
     shape = (len(order),)
     rows = Batch(

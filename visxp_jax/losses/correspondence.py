@@ -43,7 +43,8 @@ def shifted_pairs(
         shifts: Mismatched sounds per clip, at least 1 and less than b.
 
     Returns:
-        `ShiftedPairs`; weights of mismatched pairs are divided by `shifts`.
+        `ShiftedPairs`; mismatched pairs weigh as much in sum as matching ones, if there
+        are any.
 
     Raises:
         ValueError: `shifts` is out of range. Raised while tracing.
@@ -56,14 +57,17 @@ def shifted_pairs(
     negatives = []
     for shift in range(1, shifts + 1):
         different = (video_id != jnp.roll(video_id, -shift)).astype(jnp.float32)
-        negatives.append(weight * jnp.roll(weight, -shift) * different / shifts)
+        negatives.append(weight * jnp.roll(weight, -shift) * different)
+    # Where neighbours share a video, the other mismatches count for more.
+    negative = jnp.concatenate(negatives)
+    negative = negative * (jnp.sum(weight) / jnp.maximum(jnp.sum(negative), 1e-6))
     rolled = [jnp.roll(audio, -shift, axis=0) for shift in range(1, shifts + 1)]
     matches = jnp.arange((1 + shifts) * b) < b
     return ShiftedPairs(
         video=jnp.tile(video, (1 + shifts, 1)),
         audio=jnp.concatenate([audio, *rolled]),
         matches=matches.astype(jnp.float32),
-        weight=jnp.concatenate([weight, *negatives]),
+        weight=jnp.concatenate([weight, negative]),
     )
 
 

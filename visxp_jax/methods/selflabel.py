@@ -9,6 +9,7 @@ import numpy as np
 from jax.experimental.multihost_utils import process_allgather
 
 from visxp_jax.config import SelflabelConfig
+from visxp_jax.errors import VisxpError
 from visxp_jax.losses import (
     Equipartition,
     assign,
@@ -168,7 +169,7 @@ def make(config: SelflabelConfig, model: Model) -> Method:
             else:
                 labels, result = by_head(params, features, row_mass, jnp.int32(head))
             if not np.isfinite(float(result.column_error)):
-                raise FloatingPointError(
+                raise VisxpError(
                     f"labels of head {head} cannot be made: its logits are not finite; "
                     "lower selflabel.optim.learning_rate."
                 )

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
+from visxp_jax.errors import VisxpError
+
 # torch's nn.GELU is the erf form; Flax defaults to the tanh approximation.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": lambda x: nn.gelu(x, approximate=False),
@@ -134,7 +136,7 @@ class ConvTower(nn.Module):
         if self.last_pool is not None:
             have, want = x.shape[1:3], self.last_pool
             if have[0] < want[0] or have[1] < want[1]:
-                raise ValueError(
+                raise VisxpError(
                     f"the last max-pool needs at least {want[0]} x {want[1]} cells, "
                     f"the input leaves {have[0]} x {have[1]}; use a larger input or "
                     "model.pool='all'."

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+from sklearn.preprocessing import normalize
 
 from visxp_jax.data.dataset import MANIFEST
 from visxp_jax.errors import VisxpError
@@ -26,8 +27,7 @@ from visxp_jax.report.content import (
 from visxp_jax.report.page import render, wav_bytes
 from visxp_jax.session import Session
 from visxp_jax.train.log import read_jsonl
-from visxp_jax.train.step import TrainState
-from visxp_jax.types import Features
+from visxp_jax.types import Features, PyTree
 
 CLIPS_PER_CLUSTER = 8
 MAX_CLUSTERS = 64
@@ -79,15 +79,15 @@ HEALTH = {
 
 def write_report(
     session: Session,
-    state: TrainState,
+    params: PyTree,
     results: judge.Scores,
     features: Features,
     about: dict[str, Any],
 ) -> None:
     """Write the page; features are those of the test clips."""
     media = TestClips(session)
-    clusters, assigned = pick_clusters(session, state, features)
-    queries = pick_queries(session, state, features)
+    clusters, assigned = pick_clusters(session, params, features)
+    queries = pick_queries(session, params, features)
     media.load(
         {int(i) for members in clusters.values() for i in members}
         | {int(i) for q in queries.values() for ids, _ in q.values() for i in ids}
@@ -202,14 +202,14 @@ class TestClips:
 
 
 def pick_clusters(
-    session: Session, state: TrainState, features: Features
+    session: Session, params: PyTree, features: Features
 ) -> tuple[dict[int, np.ndarray], np.ndarray]:
     """Test clips of each cluster of the first head, the surest first; and all sizes."""
     config = session.config.selflabel
     if config is None or session.config.stages[-1] != "selflabel":
         return {}, np.zeros(0, np.int64)
     probs = judge.cluster_probs(
-        session.model, state.params, features.fused, config.heads, config.clusters
+        session.model, params, features.fused, config.heads, config.clusters
     )[:, 0]
     label = probs.argmax(axis=1)
     sizes = np.bincount(label, minlength=config.clusters)
@@ -223,7 +223,7 @@ def pick_clusters(
 
 
 def pick_queries(
-    session: Session, state: TrainState, features: Features
+    session: Session, params: PyTree, features: Features
 ) -> dict[int, dict[str, tuple[np.ndarray, np.ndarray]]]:
     """For a few clips of different videos: nearest clips of other videos.
 
@@ -232,8 +232,7 @@ def pick_queries(
     """
     _, first = np.unique(features.video_id, return_index=True)
     spread = np.linspace(0, len(first) - 1, min(QUERIES, len(first))).astype(int)
-    video = features.video / np.linalg.norm(features.video, axis=1, keepdims=True)
-    audio = features.audio / np.linalg.norm(features.audio, axis=1, keepdims=True)
+    video, audio = normalize(features.video), normalize(features.audio)
     found = {}
     for row in first[spread]:
         others = features.video_id != features.video_id[row]
@@ -241,10 +240,10 @@ def pick_queries(
             "picture -> pictures": video @ video[row],
             "sound -> sounds": audio @ audio[row],
             "picture -> sounds": judge.match_probability(
-                session.model, state.params, features.video[row], features.audio
+                session.model, params, features.video[row], features.audio
             ),
             "sound -> pictures": judge.match_probability(
-                session.model, state.params, features.video, features.audio[row]
+                session.model, params, features.video, features.audio[row]
             ),
         }
         found[int(features.clip_id[row])] = {

@@ -70,8 +70,8 @@ class Checkpoints:
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
             )["state"]
-        except (ValueError, KeyError, OSError) as error:
-            first = str(error).strip().splitlines()[0]
+        except Exception as error:  # tensorstore raises the bare class, orbax many
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise VisxpError(
                 f"checkpoint {self._directory / str(step)} cannot be read: {first}; "
                 "remove that folder to go on from the one before."

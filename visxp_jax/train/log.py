@@ -3,11 +3,9 @@
 import importlib.util
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
-
-from absl import logging
 
 
 class Writer(Protocol):
@@ -29,7 +27,13 @@ class JsonlWriter:
 
     def __init__(self, path: Path, *, first_step: int) -> None:
         """Open for appending."""
-        kept = [row for row in read_jsonl(path) if row["step"] <= first_step]
+        kept = [
+            row
+            for row in read_jsonl(path)
+            if row["step"] < first_step
+            # Labels of the first step are made again, and its row with them.
+            or (row["step"] == first_step and not any("relabel/" in k for k in row))
+        ]
         if not first_step:
             kept = []
         self._file = path.open("w", encoding="utf-8")
@@ -62,24 +66,34 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def make_writers(workdir: Path, *, first_step: int, tensorboard: bool) -> list[Writer]:
-    """The writers of this host.
+Hook = Callable[[int], Any]
+
+
+def make_writers(
+    workdir: Path, *, first_step: int, last_step: int, tensorboard: bool
+) -> tuple[list[Writer], list[Hook]]:
+    """The writers of this host, and what is to be called after every step.
 
     Args:
         workdir: Of the run.
         first_step: Where the run starts or goes on.
-        tensorboard: Also write event files; clu's writer needs TensorFlow, and is left
-            out with one line where that is not installed.
+        last_step: Where it ends.
+        tensorboard: Also write event files, with clu's report of steps per second;
+            both need TensorFlow, and are left out with one line where it is missing.
     """
+    hooks: list[Hook] = []
     writers: list[Writer] = [
         JsonlWriter(workdir / "metrics.jsonl", first_step=first_step)
     ]
     if tensorboard and importlib.util.find_spec("tensorflow") is None:
-        logging.info("TensorFlow is not installed: metrics.jsonl only, no TensorBoard.")
+        print("TensorFlow is not installed: metrics.jsonl only, no TensorBoard.")
     elif tensorboard:
-        from clu import metric_writers
+        from clu import metric_writers, periodic_actions
 
-        writers.append(
-            metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(workdir)))
+        writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(workdir)))
+        writers.append(writer)
+        progress = periodic_actions.ReportProgress(
+            num_train_steps=last_step, every_secs=30, writer=writer
         )
-    return writers
+        hooks.append(progress)
+    return writers, hooks

@@ -3,12 +3,13 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental.multihost_utils import process_allgather
 from tqdm import tqdm
 
 from visxp_jax.config import RunConfig
@@ -31,6 +32,11 @@ class Stage(NamedTuple):
     relabel: Callable[[TrainState], tuple[TrainState, dict[str, float]]]
     evaluate: Callable[[TrainState], dict[str, float]]
     save: Callable[[int, TrainState], None]
+    clip_names: Callable[[np.ndarray], list[str]]
+
+
+# Hosts tell each other of a signal every so many steps.
+SIGNAL_STEPS = 10
 
 
 class Preempted(Exception):
@@ -57,10 +63,9 @@ class StopSignal:
         """Whether to stop before this step; all hosts get the same answer."""
         if jax.process_count() == 1:
             return self.received
-        from jax.experimental import multihost_utils
-
-        # The runtime has its own SIGTERM notice, and picks a step for all hosts.
-        return multihost_utils.reached_preemption_sync_point(step)
+        if step % SIGNAL_STEPS:
+            return False
+        return bool(process_allgather(np.array(self.received)).any())
 
     def restore(self) -> None:
         """Give the signals back."""
@@ -78,6 +83,7 @@ def train_stage(
     run: RunConfig,
     writers: list[Writer],
     stop: StopSignal,
+    hooks: Sequence[Callable[[int], Any]] = (),
 ) -> TrainState:
     """Run a stage from where the state stands to its end.
 
@@ -93,6 +99,7 @@ def train_stage(
         run: Intervals.
         writers: Where numbers go.
         stop: Asked before every step.
+        hooks: Called with every step, such as clu's periodic actions.
 
     Returns:
         The state after the last step.
@@ -102,7 +109,7 @@ def train_stage(
         VisxpError: too many steps in a row were not finite.
     """
     step = int(state.step)
-    pending = Pending(run.max_skipped)
+    pending = Pending(run.max_skipped, stage.clip_names)
     bar = tqdm(
         total=stage.last_step - stage.first_step,
         initial=step - stage.first_step,
@@ -113,6 +120,8 @@ def train_stage(
     with bar:
         while step < stage.last_step:
             if stop.agreed(step):
+                if pending:
+                    _write(writers, step, pending.fetch(step))
                 stage.save(step, state)
                 raise Preempted(f"stopped and saved at step {step}")
             if step - stage.first_step in stage.method.relabel_steps:
@@ -123,6 +132,8 @@ def train_stage(
             pending.add(metrics, batch.clip_id)
             step += 1
             bar.update()
+            for hook in hooks:
+                hook(step)
             last = step == stage.last_step
             if step % run.log_every == 0 or last:
                 numbers = pending.fetch(step)
@@ -139,8 +150,11 @@ def train_stage(
 class Pending:
     """Metrics of steps whose values have not been fetched yet."""
 
-    def __init__(self, max_skipped: int) -> None:
+    def __init__(
+        self, max_skipped: int, clip_names: Callable[[np.ndarray], list[str]]
+    ) -> None:
         """Give up after `max_skipped` steps in a row that were not finite."""
+        self._clip_names = clip_names
         self._rows: list[tuple[Any, np.ndarray]] = []
         self._max_skipped = max_skipped
         self._in_a_row = 0
@@ -151,6 +165,10 @@ class Pending:
         """Note a step's metrics, still on the device, and its clips."""
         self._rows.append((metrics, clip_id))
         self._clips += len(clip_id) * jax.process_count()
+
+    def __bool__(self) -> bool:
+        """Whether there are steps to fetch."""
+        return bool(self._rows)
 
     def restart_clock(self) -> None:
         """Leave out of the rate what was not training."""
@@ -168,7 +186,7 @@ class Pending:
                 self._in_a_row = 0
                 continue
             self._in_a_row += 1
-            names = " ".join(map(str, ids))
+            names = ", ".join(self._clip_names(ids))
             tqdm.write(
                 f"step {first + i} was not finite and changed nothing; its clips: "
                 f"{names}",
@@ -177,8 +195,8 @@ class Pending:
             if self._in_a_row >= self._max_skipped:
                 raise VisxpError(
                     f"{self._in_a_row} steps in a row were not finite, the last of "
-                    f"them step {first + i} on clips {ids.tolist()}; look at these "
-                    "clips, or lower the learning rate."
+                    f"them step {first + i} on the clips {names}; look at these, or "
+                    "lower the learning rate."
                 )
         seconds = max(time.monotonic() - self._since, 1e-9)
         rate = self._clips / seconds
