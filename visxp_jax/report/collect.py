@@ -46,8 +46,8 @@ MEANINGS: dict[str, tuple[str, dict[str, str]]] = {
         "Normalised mutual information of clusters and labels.",
         {
             "k-means, random weights": "random_init_nmi",
-            "k-means, raw pixels": "raw_nmi_visual",
-            "k-means, raw log-mels": "raw_nmi_audio",
+            "k-means, raw pixels, all clips": "raw_nmi_visual",
+            "k-means, raw log-mels, all clips": "raw_nmi_audio",
         },
     ),
     "ari": ("Adjusted Rand index of clusters and labels; 0 by chance.", {}),
