@@ -102,6 +102,14 @@ def read_part(task: PartTask) -> Iterator[dict[str, Any]]:
             yield from batch.to_pylist()
 
 
+def read_clips_of(task: PartTask) -> Iterator[tuple[dict[str, Any], Any, Any]]:
+    """The same with frame, uint8 [h, w, 3], and log-mel, float16 [m, f], decoded."""
+    shape = PRESETS[task.spectrogram].shape
+    for clip in read_part(task):
+        frame = np.asarray(Image.open(io.BytesIO(clip["frame"])))
+        yield clip, frame, np.frombuffer(clip["log_mel"], np.float16).reshape(shape)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file that appears only once it is whole, and survives a power cut."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")

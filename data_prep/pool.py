@@ -1,6 +1,7 @@
 """Worker processes that may crash or hang without taking the job along."""
 
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +10,13 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
 Beat = Callable[[], None]
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Failure(NamedTuple):

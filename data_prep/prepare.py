@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -23,13 +24,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_prep.manifest import Row, summary
+from data_prep.manifest import Row, manifest_csv, summary
 from data_prep.parts import PartTask, read_row, write_part, write_row, write_whole
-from data_prep.pool import Failure, run_isolated
+from data_prep.pool import Failure, num_cores, run_isolated
 from data_prep.sources import Source, find_sources, fingerprint
 from data_prep.splits import SPLITS
 from visxp_jax.audio.spectrogram import PRESETS
-from visxp_jax.data.dataset import PREPARED
+from visxp_jax.data.dataset import MANIFEST, PREPARED, read_prepared
 from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
 from visxp_jax.train.lock import locked
@@ -96,15 +97,16 @@ def prepare(
         tasks = [PartTask(s, out / PARTS, spectrogram, size_px) for s in sources]
         rows = _write_parts(
             tasks,
-            workers=workers or _num_cores(),
+            workers=workers or num_cores(),
             timeout_s=timeout_s,
             progress=progress,
         )
         if not any(row.status != "skipped" for row in rows):
+            write_whole(out / MANIFEST, manifest_csv(rows))
             raise VisxpError(
                 f"VIDEOS must hold a video of a second or more, got "
                 f"{len(rows)} files, the first {printable(Path(rows[0].file))}: "
-                f"{rows[0].reason}."
+                f"{rows[0].reason}; {printable(out / MANIFEST)} names all."
             )
         _write_dataset(tasks, rows, out, options)
         _clean_up(out)
@@ -124,7 +126,7 @@ def _check_options(
         raise VisxpError(f"size_px must be 16 to 4096, got {options['size_px']}.")
     if workers is not None and workers < 1:
         raise VisxpError(f"workers must be at least 1, got {workers}.")
-    if timeout_s <= 0:
+    if not timeout_s > 0:
         raise VisxpError(f"timeout_s must be positive, got {timeout_s}.")
     shares = options["fractions"]
     fits = len(shares) == len(SPLITS) and min(shares) >= 0 and shares[0] > 0
@@ -139,7 +141,7 @@ def _check_finished(
     videos: Path, out: Path, options: dict[str, Any], labels: Path | None
 ) -> None:
     """Refuse to take finished data for what they are not."""
-    prepared = json.loads((out / PREPARED).read_text(encoding="utf-8"))
+    prepared = read_prepared(out)
     _check_same(out, prepared["options"], options, "was prepared")
     if not videos.exists():
         return  # they may go once they have been prepared
@@ -221,6 +223,7 @@ def _write_dataset(
     """Stage 2."""
     # Loads TensorFlow for TFRecords; ArrayRecords do without.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     from data_prep.shards import write_dataset
 
     inputs = fingerprint([task.source for task in tasks])
@@ -250,12 +253,6 @@ def _failed(task: PartTask, failure: Failure) -> Row:
     row = Row(source.name, "skipped", failure.reason, label=source.label)
     write_row(task, row)
     return row
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -317,6 +314,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Entry point; 0 when the data are prepared, 2 on a mistake in the input."""
     args = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         prepare(
             args.videos,

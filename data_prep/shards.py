@@ -76,7 +76,8 @@ def write_dataset(
     write_whole(out / MANIFEST, manifest)
 
     shards = {p for p in builder_dir.iterdir() if p.suffix != ".json"}
-    others = {p for p in builder_dir.iterdir() if p.suffix == ".json"} | {out / INDEX}
+    others = {p for p in builder_dir.iterdir() if p.suffix == ".json"}
+    others |= {out / INDEX, out / MANIFEST}
     prepared = {
         "options": options,
         "inputs_sha256": inputs,

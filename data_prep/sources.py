@@ -25,6 +25,19 @@ class Source(NamedTuple):
         return hashlib.sha256(self.name.encode()).hexdigest()[:24]
 
 
+def source_of(path: Path, name: Path | None = None) -> Source:
+    """A file without a label, by the name it is to have (default: its path).
+
+    A file that is not there has size 0; it is whoever reads it that complains.
+    """
+    text = os.fsencode((name or path).as_posix()).decode("utf-8", "backslashreplace")
+    try:
+        stat = path.stat()
+    except OSError:
+        return Source(path, text, "", 0, 0)
+    return Source(path, text, "", stat.st_size, stat.st_mtime_ns)
+
+
 def find_sources(videos: Path, *, labels: Path | None, leave_out: Path) -> list[Source]:
     """Every file under a folder, sorted by name; hidden files are left out.
 
@@ -54,14 +67,12 @@ def find_sources(videos: Path, *, labels: Path | None, leave_out: Path) -> list[
             path = Path(folder, file)
             if file.startswith(".") or path == labels or not path.is_file():
                 continue
-            relative = path.relative_to(videos)
-            name = os.fsencode(relative.as_posix()).decode("utf-8", "backslashreplace")
+            source = source_of(path, path.relative_to(videos))
             if by_file is None:
-                label = name.rpartition("/")[0]
+                label = source.name.rpartition("/")[0]
             else:
-                label = by_file.get(name, "")
-            stat = path.stat()
-            found.append(Source(path, name, label, stat.st_size, stat.st_mtime_ns))
+                label = by_file.get(source.name, "")
+            found.append(source._replace(label=label))
     if not found:
         raise VisxpError(f"VIDEOS must hold files, got {printable(videos)}: empty.")
     if by_file is not None and not any(source.label for source in found):
@@ -83,7 +94,7 @@ def fingerprint(sources: list[Source]) -> str:
 
 def _read_labels(path: Path) -> dict[str, str]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
             if not {"file", "label"} <= set(columns):

@@ -28,6 +28,17 @@ def run(config: str, workdir: Path, data: Path, changes: list[str], seed: int) -
     return json.loads((workdir / "results.json").read_text())
 
 
+def commit() -> str:
+    """Of the code, with '-dirty' where files differ from it; '' outside a checkout."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip()
+
+
 def table(rows: dict[str, list[dict]]) -> str:
     """Markdown: a line per figure, a column per variant, mean (lowest - highest)."""
     lines = ["| figure | " + " | ".join(rows) + " |", "|---" * (len(rows) + 1) + "|"]
@@ -68,6 +79,7 @@ def main() -> None:
             print(f"{name} seed {seed}: {json.dumps(rows[name][-1])}", flush=True)
     record = {
         "command": sys.argv,
+        "commit": commit(),
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "variants": {name: changes for name, *changes in args.variant},
         "seeds": args.seeds,

@@ -159,12 +159,47 @@ def test_unknown_config_key_says_did_you_mean(prepared, tmp_path):
     refused(result, "lerning_rate", "Did you mean", "learning_rate")
 
 
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--config=configs/selflabel.py:foo", "empty or 'debug', got 'foo'"),
+        ("--config=configs", "Is a directory"),
+        ("--config.model.width=abc", "'abc'"),
+        ("--nonsense", "nonsense"),
+        ("--workdir=", "--workdir must name a folder"),
+    ],
+)
+def test_mistake_in_the_command_line_is_one_line(tmp_path, flag, words):
+    result = run(tmp_path, tmp_path, flag)
+    refused(result, words)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_while_preparing_is_one_line_and_leaves_no_child(tmp_path, number):
+    child = subprocess.Popen(
+        [*command(tmp_path, Path()), "--config.data.dir="],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert child.stderr is not None
+    until = time.monotonic() + 100
+    while not list(tmp_path.rglob("*.mp4")) and time.monotonic() < until:
+        time.sleep(0.1)
+    child.send_signal(number)
+    errors = child.communicate(timeout=60)[1]
+    assert child.returncode == 130
+    assert errors.strip().splitlines()[-1].startswith("stopped; the same command")
+    assert "Traceback" not in errors
+
+
 def test_checkpoint_of_another_architecture_is_refused(finished, prepared):
     result = run(finished, prepared["tfrecord"], "--config.model.width=4")
     refused(result, "model.width=2", "4", "another --workdir")
     config = json.loads((finished / "config.json").read_text())
     assert config["model"]["width"] == 2
-    assert len(losses(finished)) == 34
+    assert len(losses(finished)) == 35
 
 
 def test_workdir_in_use_is_refused(prepared, tmp_path):

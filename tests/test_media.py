@@ -189,6 +189,17 @@ def test_silence_is_flagged(tmp_path):
     assert clips[1].has_audio
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_sound_that_is_no_numbers_is_no_sound(tmp_path, value):
+    broken = tones(3, 24_000)
+    broken[24_000:48_000] = value
+    path = write_video(tmp_path / "x.mkv", sound=broken, audio_codec="pcm_f32le")
+    report = ReadReport()
+    clips = list(read_clips(path, size_px=16, spectrogram=MEL, report=report))
+    assert [clip.has_audio for clip in clips] == [True, False, True]
+    assert report.faults
+
+
 def test_still_pictures_are_flagged(tmp_path):
     def half_still(time_s, height, width):
         return np.full((height, width, 3), 100 if time_s < 2 else 160, np.uint8)

@@ -1,10 +1,12 @@
-"""Two processes over loopback do the same job as one."""
+"""Two processes over loopback do the same job as one, and stop together."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,41 +19,52 @@ JOB = """
     from pathlib import Path
     import jax
     jax.config.update("jax_platforms", "cpu")
-    address, hosts, host, workdir, data = sys.argv[1:]
+    address, hosts, host, workdir, data, steps = sys.argv[1:]
     if int(hosts) > 1:
         jax.distributed.initialize(address, int(hosts), int(host))
     from tests.small import small_config
     from visxp_jax.main import run
+    from visxp_jax.train.loop import Preempted
     assert jax.device_count() == 8
     changes = {
         "data.dir": data, "data.reader": "array_record", "run.log_every": 1,
         # Adam blows rounding up where a gradient is truly 0.
         "avc.optim.name": "sgd", "selflabel.optim.name": "sgd",
+        "avc.steps": int(steps),
     }
-    run(small_config(**changes), Path(workdir), tensorboard=False)
+    try:
+        run(small_config(**changes), Path(workdir), tensorboard=False)
+    except Preempted as stopped:
+        print(stopped)
 """
 
 
-def start(hosts: int, host: int, port: int, workdir: Path, data: Path):
+def start(
+    hosts: int, host: int, port: int, workdir: Path, data: Path, *, steps: int = 4
+):
     workdir.mkdir(exist_ok=True)
     flags = f"--xla_force_host_platform_device_count={8 // hosts}"
     return subprocess.Popen(
         [
             *(sys.executable, "-c", textwrap.dedent(JOB), f"127.0.0.1:{port}"),
-            *(str(hosts), str(host), str(workdir), str(data)),
+            *(str(hosts), str(host), str(workdir), str(data), str(steps)),
         ],
         cwd=ROOT,
         env={**os.environ, "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}"},
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def test_two_hosts_give_the_losses_and_weights_of_one(prepared, tmp_path):
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def test_two_hosts_give_the_losses_and_weights_of_one(prepared, tmp_path):
+    port = free_port()
     data = prepared["array_record"]
     one, two = tmp_path / "one", tmp_path / "two"
     jobs = [start(2, host, port, two, data) for host in (0, 1)]
@@ -75,3 +88,25 @@ def test_two_hosts_give_the_losses_and_weights_of_one(prepared, tmp_path):
     with np.load(one / "model.npz") as a, np.load(two / "model.npz") as b:
         for name in a.files:
             np.testing.assert_allclose(a[name], b[name], rtol=2e-3, atol=1e-4)
+
+
+def test_signal_to_one_host_stops_both_at_the_same_step(prepared, tmp_path):
+    port, data = free_port(), prepared["array_record"]
+    jobs = [start(2, host, port, tmp_path, data, steps=50_000) for host in (0, 1)]
+    try:
+        until = time.monotonic() + 200
+        while len(losses(tmp_path)) < 3 and time.monotonic() < until:
+            assert all(job.poll() is None for job in jobs)
+            time.sleep(0.5)
+        jobs[1].send_signal(signal.SIGTERM)
+        said = []
+        for job in jobs:
+            out, errors = job.communicate(timeout=100)
+            assert job.returncode == 0, errors
+            said.append(out.splitlines()[-1])
+    finally:
+        for job in jobs:
+            job.kill()
+    assert said[0] == said[1]
+    step = said[0].removeprefix("stopped and saved at step ")
+    assert (tmp_path / "checkpoints" / step).is_dir()

@@ -7,6 +7,7 @@ nearest one that does. There are no defaults here: configs/ shows every value.
 
 import dataclasses
 import difflib
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,12 @@ from visxp_jax.errors import VisxpError
 def _require(condition: bool, key: str, must: str, got: Any) -> None:
     if not condition:
         raise VisxpError(f"{key} must be {must}, got {got!r}.")
+
+
+def _not_negative(section: Any, path: str, *keys: str) -> None:
+    for key in keys:
+        value = getattr(section, key)
+        _require(value >= 0, f"{path}.{key}", "not negative", value)
 
 
 def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
@@ -63,6 +70,7 @@ class DataConfig:
         )
         _require(0 < self.crop <= 1, "data.crop", "in (0, 1]", self.crop)
         _require(0 <= self.mask < 1, "data.mask", "in [0, 1)", self.mask)
+        _not_negative(self, "data", "colour", "brightness", "gain")
 
 
 @dataclass(frozen=True)
@@ -111,12 +119,7 @@ class OptimConfig:
             "above 0",
             self.learning_rate,
         )
-        _require(
-            self.warmup_steps >= 0,
-            "optim.warmup_steps",
-            "not negative",
-            self.warmup_steps,
-        )
+        _not_negative(self, "optim", "warmup_steps", "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ class AvcConfig:
         """Check ranges."""
         _require(self.steps >= 1, "avc.steps", "at least 1", self.steps)
         _require(self.shifts >= 1, "avc.shifts", "at least 1", self.shifts)
+        _not_negative(self, "avc", "regularisation")
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,8 @@ class SelflabelConfig:
         _require(self.sharpness > 0, "selflabel.sharpness", "> 0", self.sharpness)
         _require(self.shifts >= 1, "selflabel.shifts", "at least 1", self.shifts)
         _require(self.relabels >= 1, "selflabel.relabels", ">= 1", self.relabels)
+        weights = ("clustering", "representation", "regularisation")
+        _not_negative(self, "selflabel", *weights)
 
 
 @dataclass(frozen=True)
@@ -266,9 +272,13 @@ def _build(cls: type, values: Mapping[str, Any], path: str) -> Any:
 def _value(annotation: Any, value: Any, path: str) -> Any:
     section = _section(annotation)
     if section is not None:
-        return None if value is None else _build(section, value, f"{path}.")
+        if value is None and type(None) in typing.get_args(annotation):
+            return None
+        if value is None or not hasattr(value, "keys"):  # ConfigDict is no Mapping
+            raise VisxpError(f"{path} must be a section of keys, got {value!r}.")
+        return _build(section, value, f"{path}.")
     if annotation == tuple[str, ...]:
-        if isinstance(value, str):
+        if not isinstance(value, (list, tuple)):
             raise VisxpError(f"{path} must be a list of names, got {value!r}.")
         return tuple(str(v) for v in value)
     if annotation is float and type(value) is int:
@@ -278,6 +288,8 @@ def _value(annotation: Any, value: Any, path: str) -> Any:
             f"{path} must be {annotation.__name__}, got {type(value).__name__} "
             f"{value!r}."
         )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise VisxpError(f"{path} must be a finite number, got {value!r}.")
     return value
 
 

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from visxp_jax.errors import VisxpError
 from visxp_jax.models.bind import Model
-from visxp_jax.sharding import everywhere, to_global
+from visxp_jax.sharding import compiler_options, everywhere, to_global
 from visxp_jax.types import Batch, Features
 
 
@@ -27,7 +28,11 @@ class Encoder:
             return *rows, video, audio, model.fuse(params, video, audio)
 
         # Results are copied to all hosts: each then holds every clip's features.
-        self._encode = jax.jit(encode, out_shardings=everywhere(mesh))
+        self._encode = jax.jit(
+            encode,
+            out_shardings=everywhere(mesh),
+            compiler_options=compiler_options(),
+        )
 
     def __call__(
         self, params: Any, model_state: Any, batches: Iterable[Batch]
@@ -41,6 +46,9 @@ class Encoder:
 
         Returns:
             `Features` on the host; the device works one batch ahead.
+
+        Raises:
+            VisxpError: some feature is not finite.
         """
         parts, waiting = [], None
         for batch in batches:
@@ -53,6 +61,11 @@ class Encoder:
             parts.append(jax.device_get(waiting))
         if not parts:
             raise ValueError("there are no clips to encode.")
+        if not all(np.isfinite(x).all() for part in parts for x in part[3:]):
+            raise VisxpError(
+                "the networks must give finite values, but did not: the weights have "
+                "grown too large; train again with a lower learning rate."
+            )
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
         order = np.argsort(columns[0], kind="stable")
         order = order[np.sum(columns[0] < 0) :]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -29,27 +30,41 @@ def prepared_dir(config: TrainConfig, workdir: Path) -> Path:
     if config.data.dir:
         return Path(config.data.dir)
     import jax
-    from jax.experimental import multihost_utils
+    import numpy as np
+    from jax.experimental.multihost_utils import broadcast_one_to_all
 
+    failed = None
     if jax.process_index() == 0:
-        from data_prep.demo_videos import write_demo_videos
-        from data_prep.prepare import prepare
-
-        videos = Path(config.data.videos)
-        if config.data.videos == "demo":
-            videos = workdir / "videos"
-            write_demo_videos(videos)
-        prepare(
-            videos,
-            workdir / "data",
-            spectrogram=config.data.spectrogram,
-            size_px=config.data.size_px,
-            labels=Path(config.data.labels) if config.data.labels else None,
-            file_format=config.data.reader,
-        )
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("prepared")
+        try:
+            prepare_data(config, workdir)
+        except VisxpError as error:
+            failed = error
+    if jax.process_count() > 1:  # nobody waits for a host that has given up
+        ok = broadcast_one_to_all(np.array(failed is None))
+        if not ok and failed is None:
+            failed = VisxpError("host 0 could not prepare the data; see what it says.")
+    if failed is not None:
+        raise failed
     return workdir / "data"
+
+
+def prepare_data(config: TrainConfig, workdir: Path) -> None:
+    """Prepare `data.videos` into WORKDIR/data; the demo videos are made first."""
+    from data_prep.demo_videos import write_demo_videos
+    from data_prep.prepare import prepare
+
+    videos = Path(config.data.videos)
+    if config.data.videos == "demo":
+        videos = workdir / "videos"
+        write_demo_videos(videos)
+    prepare(
+        videos,
+        workdir / "data",
+        spectrogram=config.data.spectrogram,
+        size_px=config.data.size_px,
+        labels=Path(config.data.labels) if config.data.labels else None,
+        file_format=config.data.reader,
+    )
 
 
 def run(config: TrainConfig, workdir: Path, *, tensorboard: bool) -> dict[str, Any]:
@@ -60,16 +75,16 @@ def run(config: TrainConfig, workdir: Path, *, tensorboard: bool) -> dict[str, A
     """
     import jax
 
-    begun = time.monotonic()
-    data = prepared_dir(config, workdir)
-
-    # Late: a mistake in the configuration or the videos need not wait for these.
+    # Late: a mistake in the configuration need not wait for these.
     from visxp_jax.figures import final_figures
     from visxp_jax.report.collect import write_report
     from visxp_jax.run import train
-    from visxp_jax.session import open_session, provenance
+    from visxp_jax.session import check_start, open_session, provenance
     from visxp_jax.weights import save_weights
 
+    begun = time.monotonic()
+    check_start(config, workdir)
+    data = prepared_dir(config, workdir)
     with open_session(config, workdir, data, tensorboard=tensorboard) as session:
         state, scores = train(session)
         about = provenance(config, session.dataset) | {
@@ -102,7 +117,14 @@ def print_table(results: dict[str, Any], workdir: Path) -> None:
 def parse_flags(argv: list[str]) -> list[str]:
     """Parse the command line; a mistake in it is one line and exit code 2."""
     try:
-        return app.parse_flags_with_usage(argv)
+        rest = flags.FLAGS(argv)
+        _ = _CONFIG.value.keys()  # a file that could not be loaded says so only now
+        return rest
+    except flags.Error as error:
+        lines = str(error).strip().splitlines()
+        # A file that raises comes with its whole traceback.
+        text = lines[-1] if "Traceback" in str(error) else " ".join(lines)
+        print(f"error: {text}", file=sys.stderr)
     except (AttributeError, KeyError) as error:  # ml_collections: no such key
         # "'key'\nDid you mean ...", as a repr or a repr of that.
         words = str(error.args[0]).replace("\\n", " ").replace("\\'", "'").split()
@@ -114,18 +136,36 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def main(argv: list[str]) -> None:
-    """Entry point; exits with 2 on a mistake in the input, 0 after SIGTERM."""
+    """Entry point; exits with 2 on a mistake in the input.
+
+    SIGTERM and SIGINT: 0 once a stage saved its state, 130 anywhere else.
+    """
     # Orbax, TFDS and clu report every file they touch, TensorFlow its own start.
     logging.set_verbosity(logging.ERROR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if not _WORKDIR.value:
+            raise VisxpError("--workdir must name a folder, got ''.")
         if len(argv) > 1:
             raise VisxpError(f"unknown argument {argv[1]!r}; values are --config.KEY=.")
         config = from_dict(_CONFIG.value)
         job(config, Path(str(_WORKDIR.value)).absolute())
     except VisxpError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here.", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:  # tensorstore, orbax and clu wrap it in their own
+        if "No space left" not in f"{error}{error.__cause__}{error.__context__}":
+            raise
+        print(
+            f"error: {_WORKDIR.value} must have room, but no space is left on the "
+            "device; free some, then run the same command again.",
+            file=sys.stderr,
+        )
         sys.exit(2)
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental.multihost_utils import broadcast_one_to_all
 
 from visxp_jax import __version__
 from visxp_jax.config import TrainConfig, to_dict
@@ -61,6 +62,35 @@ class Session(NamedTuple):
         return self.encoder(params, model_state, batches)
 
 
+def check_start(config: TrainConfig, workdir: Path) -> None:
+    """Refuse before anything is prepared what could not be trained afterwards.
+
+    Args:
+        config: Of the run.
+        workdir: Locked by the caller.
+
+    Raises:
+        VisxpError: the batch does not fit the devices, or the workdir holds a
+            checkpoint of another configuration.
+    """
+    check_batch_size(config.data.batch_size, make_mesh())
+    found = np.array((workdir / "checkpoints").exists())
+    # All hosts look before any of them makes the folder.
+    if jax.process_count() > 1:
+        found = broadcast_one_to_all(found)
+    if found:
+        checkpoints = open_checkpoints(config, workdir)
+        latest = checkpoints.latest()
+        if latest is not None:
+            check_same_config(checkpoints.about(latest), config, workdir)
+        checkpoints.close()
+
+
+def open_checkpoints(config: TrainConfig, workdir: Path) -> Checkpoints:
+    """Where a run in this workdir saves its state."""
+    return Checkpoints(workdir / "checkpoints", keep=config.run.keep_checkpoints)
+
+
 @contextmanager
 def open_session(
     config: TrainConfig, workdir: Path, data: Path, *, tensorboard: bool
@@ -69,7 +99,7 @@ def open_session(
 
     Args:
         config: Of the run.
-        workdir: Locked by the caller.
+        workdir: Locked by the caller, and seen by `check_start`.
         data: Prepared data.
         tensorboard: Also write event files.
 
@@ -78,13 +108,13 @@ def open_session(
     """
     dataset = open_dataset(data)
     mesh = make_mesh()
-    check_fits(config, dataset, mesh)
+    check_fits(config, dataset)
     model = make_model(config)
     reader = open_reader(dataset, config.data)
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=config.run.keep_checkpoints)
+    checkpoints = open_checkpoints(config, workdir)
     latest = checkpoints.latest()
     if latest is not None:  # before anything is written
-        check_same_run(checkpoints.about(latest), config, dataset, workdir)
+        check_same_data(checkpoints.about(latest), dataset, workdir)
     stop = StopSignal()
     writers: list[Writer] = []
     hooks: list[Hook] = []
@@ -114,7 +144,7 @@ def open_session(
     finally:
         stop.restore()
         for writer in writers:
-            writer.flush()
+            writer.close()
         checkpoints.close()
 
 
@@ -133,13 +163,12 @@ def provenance(config: TrainConfig, dataset: PreparedDataset) -> dict[str, Any]:
     }
 
 
-def check_fits(config: TrainConfig, dataset: PreparedDataset, mesh: Any) -> None:
+def check_fits(config: TrainConfig, dataset: PreparedDataset) -> None:
     """Refuse what cannot work before anything is compiled.
 
     Raises:
         VisxpError: sizes do not fit; names both numbers.
     """
-    check_batch_size(config.data.batch_size, mesh)
     wanted = (config.data.spectrogram, config.data.size_px)
     have = (dataset.spectrogram, dataset.size_px)
     if wanted != have:
@@ -167,13 +196,10 @@ def check_fits(config: TrainConfig, dataset: PreparedDataset, mesh: Any) -> None
             )
 
 
-def check_same_run(
-    about: dict[str, Any],
-    config: TrainConfig,
-    dataset: PreparedDataset,
-    workdir: Path,
+def check_same_config(
+    about: dict[str, Any], config: TrainConfig, workdir: Path
 ) -> None:
-    """Refuse to go on from a checkpoint of another architecture or other data.
+    """Refuse to go on from a checkpoint of another architecture.
 
     Raises:
         VisxpError: names the first setting that differs.
@@ -193,6 +219,16 @@ def check_same_run(
             f"{workdir} holds a checkpoint made with {section}={old!r}, but "
             f"the configuration says {new!r}; use another --workdir to start anew."
         )
+
+
+def check_same_data(
+    about: dict[str, Any], dataset: PreparedDataset, workdir: Path
+) -> None:
+    """Refuse to go on from a checkpoint made with other data.
+
+    Raises:
+        VisxpError: says where each is.
+    """
     if about["data_sha256"] != dataset.manifest_sha256:
         raise VisxpError(
             f"{workdir} holds a checkpoint made with other data than "

@@ -1,4 +1,4 @@
-"""The mesh and the placements: batches and rows over 'data', weights everywhere."""
+"""Devices: the mesh, placements (rows over 'data', weights everywhere), XLA options."""
 
 import math
 from collections.abc import Sequence
@@ -24,6 +24,20 @@ def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     return jax.make_mesh(
         (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
     )
+
+
+def compiler_options() -> dict[str, str]:
+    """What the networks are compiled with, for `jax.jit(compiler_options=...)`.
+
+    On CPU, XLA hands convolutions to YNNPACK, whose weight gradients are 2 to 6 times
+    slower than XLA's own (experiments/bench/encoder.py); sums and products stay there.
+    Other devices have no such choice.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    kept = ("DOT", "REDUCE")
+    types = ",".join(f"LIBRARY_FUSION_TYPE_{name}" for name in kept)
+    return {"xla_cpu_experimental_ynn_fusion_type": types}
 
 
 def rows(mesh: Mesh) -> NamedSharding:

@@ -197,7 +197,11 @@ class SoundTrack:
         self._first_kept = 0
 
     def add(self, frame: av.AudioFrame) -> None:
-        """Take the next piece of sound."""
+        """Take the next piece of sound; values that are no numbers are a fault."""
+        floating = frame.format.name.startswith(("flt", "dbl"))
+        if floating and not np.isfinite(frame.to_ndarray()).all():
+            self.fault()
+            return
         time_s = self._run_end_s
         if frame.pts is not None and frame.time_base is not None:
             base = frame.time_base

@@ -1,11 +1,14 @@
 """A trained model in two plain files, for everything that comes after training."""
 
 import hashlib
+import io
 import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -91,20 +94,59 @@ def load_weights(workdir: Path) -> Trained:
             f"{workdir} must hold a trained model, but {error.filename} is missing; "
             "give the --workdir of a finished training run."
         ) from error
+    except ValueError as error:
+        raise unusable(workdir, error) from error
+    if not isinstance(about, dict) or not {"sha256", "config"} <= about.keys():
+        raise unusable(workdir, "it lacks sha256 or config")
     digest = hashlib.sha256(data).hexdigest()
     if digest != about.get("sha256"):
         raise VisxpError(
             f"{workdir / 'model.npz'} must be the file that model.json describes "
             f"(sha256 {about.get('sha256')}), got {digest}; it is damaged or replaced."
         )
-    with np.load(workdir / "model.npz") as arrays:
-        tree = unflatten_dict({k: arrays[k] for k in arrays.files}, sep="/")
+    try:
+        with np.load(io.BytesIO(data)) as arrays:
+            flat = {k: arrays[k] for k in arrays.files}
+    except (ValueError, OSError, BadZipFile) as error:
+        raise VisxpError(f"{workdir / 'model.npz'} must hold arrays: {error}") from None
     config = from_dict(about.pop("config"))
+    model = make_model(config)
+    check_fits(flat, model, workdir)
+    tree = unflatten_dict(flat, sep="/")
     return Trained(
         config=config,
-        model=make_model(config),
+        model=model,
         params=tree["params"],
         model_state=tree["model_state"],
         spectrogram=PRESETS[config.data.spectrogram],
         about=about,
     )
+
+
+def unusable(workdir: Path, error: object) -> VisxpError:
+    """What to raise for a model.json that is not what was written."""
+    return VisxpError(
+        f"{workdir / 'model.json'} is damaged: {error}; restore it, or train again."
+    )
+
+
+def check_fits(flat: dict[str, Any], model: Model, workdir: Path) -> None:
+    """Refuse weights of another network than the one that will use them.
+
+    Raises:
+        VisxpError: names the first array that is missing, unknown or of another shape.
+    """
+    params, model_state = jax.eval_shape(model.init, jax.random.key(0))
+    wanted: dict[str, Any] = flatten_dict(
+        {"params": params, "model_state": model_state}, sep="/"
+    )
+    for name in sorted(wanted.keys() | flat.keys()):
+        want, have = (
+            f"{tree[name].dtype}{list(tree[name].shape)}" if name in tree else "nothing"
+            for tree in (wanted, flat)
+        )
+        if want != have:
+            raise VisxpError(
+                f"{workdir / 'model.npz'} must hold the network of model.json: "
+                f"{want} for {name}, got {have}."
+            )

@@ -34,6 +34,7 @@ def prepared(tmp_path):
     }
     text = {
         "options": options,
+        "inputs_sha256": "0" * 64,
         "builder_dir": "visxp_clips/1.0.0",
         "label_names": ["bell"],
         "manifest_sha256": "0" * 64,
@@ -83,3 +84,18 @@ def test_truncated_shard_is_named_with_its_offset(prepared):
 def test_unfinished_data_are_refused(tmp_path):
     with pytest.raises(VisxpError, match="prepared.json is missing"):
         open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"options": {}}'])
+def test_prepared_json_of_other_content_is_refused(prepared, text):
+    (prepared / "prepared.json").write_text(text)
+    with pytest.raises(VisxpError, match="is damaged: it lacks .*shards"):
+        open_dataset(prepared)
+
+
+@pytest.mark.parametrize("name", ["prepared.json", "clips.parquet"])
+def test_damaged_file_is_named(prepared, name):
+    size = (prepared / name).stat().st_size
+    (prepared / name).write_bytes(b"x" * size)
+    with pytest.raises(VisxpError, match=f"{name} is damaged: .*prepare"):
+        open_dataset(prepared).index("train")

@@ -1,6 +1,7 @@
 """Both readers: the same clips, positions that are one integer, equal shares."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -79,15 +80,20 @@ def test_frames_of_some_clips_are_jpegs(prepared, file_format):
     assert all(data.startswith(b"\xff\xd8") for data in found.values())
 
 
-def test_damaged_tfrecord_is_one_line_that_names_the_data(prepared, tmp_path):
-    import shutil
-
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_damaged_shard_is_named_with_the_place(prepared, tmp_path, file_format):
     folder = tmp_path / "data"
-    shutil.copytree(prepared["tfrecord"], folder)
-    shard = next(folder.rglob("*train*tfrecord*"))
+    shutil.copytree(prepared[file_format], folder)
+    shard = next(folder.rglob(f"*train*{file_format}*"))
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 0xFF
     shard.write_bytes(bytes(data))
-    source = TFRecordReader(open_dataset(folder), shuffle_buffer=10)
-    with pytest.raises(VisxpError, match=r"damaged.*prepare"):
-        list(source.ordered("train", batch_size=16))
+    source = reader({file_format: folder}, file_format)
+    clips = range(open_dataset(folder).num_clips("train"))
+    for read in (
+        lambda: list(source.ordered("train", batch_size=16)),
+        lambda: [next(b) for b in [source.train(batch_size=16, seed=0, start=0)] * 50],
+        lambda: source.frames("train", clips),
+    ):
+        with pytest.raises(VisxpError, match=rf"{shard.name} is damaged: .*at byte \d"):
+            read()

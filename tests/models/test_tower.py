@@ -23,6 +23,14 @@ def test_block_max_equals_max_pool_in_value_and_gradient():
     np.testing.assert_array_equal(jax.grad(ours)(x), jax.grad(library)(x))
 
 
+def test_block_max_gives_all_gradient_to_the_first_of_equals_and_hides_no_nan():
+    x = jnp.zeros((1, 3, 4, 1)).at[0, 0, 2, 0].set(jnp.nan)
+    np.testing.assert_array_equal(block_max(x, (2, 2))[0, 0, :, 0], [0, jnp.nan])
+    flat = jnp.zeros((1, 3, 4, 1))
+    grad = jax.grad(lambda x: jnp.sum(block_max(x, (2, 1))))(flat)
+    np.testing.assert_array_equal(grad[0, ..., 0], [[1] * 4, [0] * 4, [0] * 4])
+
+
 @pytest.mark.parametrize("n", [1, 2, 5, 8])
 def test_peak_equals_max_along_an_axis_of_any_length(n):
     x = jax.random.normal(jax.random.key(n), (3, n, 2))

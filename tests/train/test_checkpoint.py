@@ -72,7 +72,8 @@ def test_kill_9_during_a_save_loses_no_earlier_step(tmp_path):
         checkpoints._manager.wait_until_finished()
         print("saved", flush=True)
         for step in range(2, 1000):
-            checkpoints.save(step, state, {{}})
+            checkpoints.save(step, state, {{}})  # waits for the one before
+            print(step - 1, flush=True)
     """
     child = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script)],
@@ -82,13 +83,16 @@ def test_kill_9_during_a_save_loses_no_earlier_step(tmp_path):
     )
     assert child.stdout is not None
     assert child.stdout.readline().strip() == b"saved"
-    time.sleep(0.3)
+    while child.stdout.readline().strip() != b"3":
+        assert child.poll() is None
+    time.sleep(0.05)
     child.send_signal(signal.SIGKILL)
     child.wait()
+    finished = int([b"3", *child.stdout.read().split()][-1])
     child.stdout.close()
     checkpoints = Checkpoints(tmp_path, keep=3)
     latest = checkpoints.latest()
     assert latest is not None
-    assert latest >= 1
+    assert latest >= finished
     checkpoints.restore(latest, some_state(1))
     checkpoints.close()

@@ -2,14 +2,16 @@
 
 import io
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grain.python as grain
 import numpy as np
 import tensorflow_datasets as tfds
+from array_record.python import array_record_module  # pyright: ignore
 from PIL import Image
 
-from visxp_jax.data.dataset import PreparedDataset
+from visxp_jax.data.dataset import PreparedDataset, damaged
 from visxp_jax.data.reader import filled
 from visxp_jax.types import Batch
 
@@ -40,7 +42,8 @@ class ArrayRecordReader:
             order = np.random.default_rng([seed, epoch]).permutation(positions)[:kept]
             rows = order[batch * batch_size * self._hosts :]
             rows = rows.reshape(-1, self._hosts, batch_size)[:, self._host].ravel()
-            yield from _batches(source, rows, batch_size)
+            with self._blaming_shard("train"):
+                yield from _batches(source, rows, batch_size)
             epoch, batch = epoch + 1, 0
 
     def ordered(self, split: str, *, batch_size: int) -> Iterator[Batch]:
@@ -54,18 +57,34 @@ class ArrayRecordReader:
         real = np.arange(len(padded)) < len(positions)
         mine = slice(self._host, None, self._hosts)
         real = real[mine].reshape(count, batch_size)
-        for batch, ok in zip(
-            _batches(source, padded[mine], batch_size), real, strict=True
-        ):
-            kept = Batch(*(x[ok] for x in batch))
-            yield filled(kept, batch_size)
+        batches = _batches(source, padded[mine], batch_size)
+        with self._blaming_shard(split):
+            for batch, ok in zip(batches, real, strict=True):
+                kept = Batch(*(x[ok] for x in batch))
+                yield filled(kept, batch_size)
 
     def frames(self, split: str, clip_ids: Iterable[int]) -> dict[int, bytes]:
         """See `Reader.frames`."""
         index = self._dataset.index(split)
         position = dict(zip(index["clip_id"], index["position"], strict=True))
         source = self._source(split)
-        return {i: source[int(position[i])]["frame"] for i in set(clip_ids)}
+        with self._blaming_shard(split):
+            return {i: source[int(position[i])]["frame"] for i in set(clip_ids)}
+
+    @contextmanager
+    def _blaming_shard(self, split: str) -> Iterator[None]:
+        """Say which shard is damaged, and where: ArrayRecord says only where."""
+        try:
+            yield
+        except RuntimeError as error:
+            for shard in self._dataset.shards(split):
+                try:
+                    records = array_record_module.ArrayRecordReader(str(shard))
+                    for number in range(records.num_records()):
+                        records.read([number])
+                except RuntimeError as found:
+                    raise damaged(shard, found) from error
+            raise
 
     def _source(self, split: str) -> Any:
         decoders = {"frame": tfds.decode.SkipDecoding()}

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -53,6 +54,11 @@ class PreparedDataset:
         """Clips of a split with sound that is not silent."""
         return self.counts.get(split, {}).get("usable", 0)
 
+    def shards(self, split: str) -> list[Path]:
+        """Files of a split, in the order of their records."""
+        named = f"-{split}.{self.file_format}-"
+        return sorted(p for p in self.builder_dir.iterdir() if named in p.name)
+
     def index(self, split: str) -> dict[str, np.ndarray]:
         """Columns of `clips.parquet` for one split, sorted by clip_id.
 
@@ -66,7 +72,10 @@ class PreparedDataset:
 
     @cached_property
     def _index(self) -> pa.Table:
-        return pq.read_table(self.dir / INDEX)
+        try:
+            return pq.read_table(self.dir / INDEX)
+        except (OSError, pa.ArrowException) as error:
+            raise damaged(self.dir / INDEX, error) from error
 
 
 def open_dataset(dir: Path) -> PreparedDataset:
@@ -77,7 +86,7 @@ def open_dataset(dir: Path) -> PreparedDataset:
     """
     dir = Path(dir)
     try:
-        prepared = json.loads((dir / PREPARED).read_text(encoding="utf-8"))
+        prepared = read_prepared(dir)
     except FileNotFoundError as error:
         raise VisxpError(
             f"{dir} must hold prepared data, but {PREPARED} is missing; run "
@@ -99,6 +108,32 @@ def open_dataset(dir: Path) -> PreparedDataset:
         manifest_sha256=prepared["manifest_sha256"],
         num_bytes=sum(prepared["shards"].values()),
         counts=prepared["counts"],
+    )
+
+
+def read_prepared(dir: Path) -> dict[str, Any]:
+    """What `data_prep.prepare` notes last.
+
+    Raises:
+        FileNotFoundError: preparation has not finished.
+        VisxpError: it is not what was written.
+    """
+    try:
+        prepared = json.loads((dir / PREPARED).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise damaged(dir / PREPARED, error) from error
+    keys = {"options", "inputs_sha256", "shards", "files", "counts", "builder_dir"}
+    missing = keys - set(prepared if isinstance(prepared, dict) else ())
+    if missing:
+        raise damaged(dir / PREPARED, f"it lacks {', '.join(sorted(missing))}")
+    return prepared
+
+
+def damaged(path: Path, error: object) -> VisxpError:
+    """What to raise for a file whose bytes have changed; `error` says where."""
+    return VisxpError(
+        f"{path} is damaged: {' '.join(str(error).split())}; restore it, or prepare "
+        "the data again into another folder."
     )
 
 

@@ -1,15 +1,16 @@
 """TFRecord shards through tf.data; the only reader that loads TensorFlow."""
 
+import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from visxp_jax.data.dataset import PreparedDataset
+from visxp_jax.data.dataset import PreparedDataset, damaged
 from visxp_jax.data.reader import filled
-from visxp_jax.errors import VisxpError
 from visxp_jax.types import Batch
 
 
@@ -59,14 +60,14 @@ class TFRecordReader:
         # One number per epoch seeds its order: no state but the count of batches.
         numbers = tf.data.Dataset.range(seed * 2**32 + epoch, 2**62)
         stream = numbers.flat_map(one_epoch).skip(position)
-        yield from self._batches(stream)
+        yield from self._batches(stream, "train")
 
     def ordered(self, split: str, *, batch_size: int) -> Iterator[Batch]:
         """See `Reader.ordered`."""
         records = self._usable(split).shard(self._hosts, self._host)
         count = -(-self._num_usable(split) // (self._hosts * batch_size))
         last = None
-        for batch in self._batches(records.batch(batch_size)):
+        for batch in self._batches(records.batch(batch_size), split):
             last = filled(batch, batch_size)
             count -= 1
             yield last
@@ -85,7 +86,8 @@ class TFRecordReader:
             lambda r: tf.reduce_any(wanted == r["clip_id"])
         )
         rows: Any = records.as_numpy_iterator()
-        return {int(r["clip_id"]): r["frame"] for r in rows}
+        with self._blaming_shard(split):
+            return {int(r["clip_id"]): r["frame"] for r in rows}
 
     def _records(self, split: str) -> tf.data.Dataset:
         return self._builder.as_dataset(
@@ -104,7 +106,7 @@ class TFRecordReader:
     def _num_usable(self, split: str) -> int:
         return self._dataset.num_usable(split)
 
-    def _batches(self, stream: tf.data.Dataset) -> Iterator[Batch]:
+    def _batches(self, stream: tf.data.Dataset, split: str) -> Iterator[Batch]:
         size = self._dataset.size_px
 
         def decode(record: dict[str, Any]) -> dict[str, Any]:
@@ -122,7 +124,7 @@ class TFRecordReader:
         options = tf.data.Options()
         options.deterministic = True
         iterator = stream.with_options(options).prefetch(4).as_numpy_iterator()
-        try:
+        with self._blaming_shard(split):
             for r in iterator:
                 yield Batch(
                     frame=r["frame"],
@@ -132,8 +134,19 @@ class TFRecordReader:
                     label=r["label"].astype(np.int32),
                     weight=np.ones(len(r["clip_id"]), np.float32),
                 )
+
+    @contextmanager
+    def _blaming_shard(self, split: str) -> Iterator[None]:
+        """Say which shard is damaged, and where: TensorFlow says only where."""
+        try:
+            yield
         except tf.errors.DataLossError as error:
-            raise VisxpError(
-                f"a shard of {self._dataset.dir} is damaged: {error.message}; "
-                "prepare the data again."
-            ) from error
+            for shard in self._dataset.shards(split):
+                try:
+                    for _ in tf.data.TFRecordDataset(str(shard)):
+                        pass
+                except tf.errors.DataLossError as found:
+                    what = re.search(r"(\w+ record at) (\d+)", str(found))
+                    where = "{} byte {}".format(*what.groups()) if what else found
+                    raise damaged(shard, where) from error
+            raise damaged(self._dataset.builder_dir, error) from error

@@ -28,7 +28,8 @@ def relabel_steps(steps: int, relabels: int, power: float) -> tuple[int, ...]:
 
     The first is always step 0: a stage begins by labelling.
     """
-    at = {int(steps * (i / relabels) ** power) for i in range(relabels)}
+    # 100 * 0.29 is 28.999...: without the little that is added, 28.
+    at = {int(steps * (i / relabels) ** power + 1e-6) for i in range(relabels)}
     return tuple(sorted(at))
 
 
@@ -55,8 +56,9 @@ def balanced_kmeans(
 ) -> tuple[jax.Array, Equipartition]:
     """First labels, from features that an earlier stage has learnt.
 
-    K-means with cosine similarity in which the assignment is an equipartition, so that
-    no cluster can be empty. It begins at random clips.
+    K-means with cosine similarity in which the assignment is an equipartition: clusters
+    are of equal mass in the soft plan, so that none dies, and nearly of equal size in
+    the labels, unless clips coincide. It begins at random clips.
 
     Args:
         key: Chooses the first centres.

@@ -38,9 +38,12 @@ class Checkpoints:
 
     def about(self, step: int) -> dict[str, Any]:
         """The JSON saved with a step: stage, configuration, checksums."""
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(about=ocp.args.JsonRestore())
-        )
+        try:
+            restored = self._manager.restore(
+                step, args=ocp.args.Composite(about=ocp.args.JsonRestore())
+            )
+        except Exception as error:  # of orbax and of json
+            raise self._unreadable(step, error) from error
         return restored["about"]
 
     def save(self, step: int, state: TrainState, about: dict[str, Any]) -> None:
@@ -71,11 +74,7 @@ class Checkpoints:
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
             )["state"]
         except Exception as error:  # tensorstore raises the bare class, orbax many
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise VisxpError(
-                f"checkpoint {self._directory / str(step)} cannot be read: {first}; "
-                "remove that folder to go on from the one before."
-            ) from error
+            raise self._unreadable(step, error) from error
         expected = self.about(step)["checksums"]
         damaged = [k for k, v in checksums(restored).items() if expected.get(k) != v]
         if damaged:
@@ -85,6 +84,13 @@ class Checkpoints:
             )
         return restored
 
+    def _unreadable(self, step: int, error: Exception) -> VisxpError:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return VisxpError(
+            f"checkpoint {self._directory / str(step)} cannot be read: {first}; "
+            "remove that folder to go on from the one before."
+        )
+
     def close(self) -> None:
         """Wait for saves under way and let go."""
         self._manager.wait_until_finished()
@@ -92,10 +98,15 @@ class Checkpoints:
 
 
 def checksums(state: TrainState) -> dict[str, int]:
-    """CRC-32 of every array this host holds in full, by path in the tree."""
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {
-        jax.tree_util.keystr(path): zlib.crc32(np.asarray(leaf).tobytes())
-        for path, leaf in leaves
-        if getattr(leaf, "is_fully_addressable", True)
-    }
+    """CRC-32 of every array by its path in the tree.
+
+    Left out on several hosts: arrays whose rows they share, pseudo-labels that is.
+    """
+    sums = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if isinstance(leaf, jax.Array) and leaf.is_fully_replicated:
+            leaf = leaf.addressable_data(0)  # the whole of it, whoever else holds it
+        elif isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            continue
+        sums[jax.tree_util.keystr(path)] = zlib.crc32(np.asarray(leaf).tobytes())
+    return sums

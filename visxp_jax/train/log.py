@@ -17,12 +17,15 @@ class Writer(Protocol):
     def flush(self) -> None:
         """Make what was written visible."""
 
+    def close(self) -> None:
+        """Flush, and let go of the file."""
+
 
 class JsonlWriter:
     """One JSON object per line: {"step": ..., name: value, ...}.
 
-    On opening, lines of steps from `first_step` on are dropped: they are left over from
-    a run that died after its last checkpoint, and will be written again.
+    On opening, lines that will be written again are dropped: a run that died after its
+    last checkpoint left them.
     """
 
     def __init__(self, path: Path, *, first_step: int) -> None:
@@ -31,8 +34,8 @@ class JsonlWriter:
             row
             for row in read_jsonl(path)
             if row["step"] < first_step
-            # Labels of the first step are made again, and its row with them.
-            or (row["step"] == first_step and not any("relabel/" in k for k in row))
+            # Chance levels and new labels of the first step are written once more.
+            or (row["step"] == first_step and not _precedes_step(row))
         ]
         if not first_step:
             kept = []
@@ -51,6 +54,14 @@ class JsonlWriter:
 
     def flush(self) -> None:
         """Nothing left to do: each line is flushed."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+
+def _precedes_step(row: Mapping[str, Any]) -> bool:
+    return any(name.startswith(("chance/", "relabel/")) for name in row)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

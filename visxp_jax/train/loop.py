@@ -109,6 +109,9 @@ def train_stage(
         VisxpError: too many steps in a row were not finite.
     """
     step = int(state.step)
+    if step == stage.first_step:
+        chance = stage.method.chance.items()
+        _write(writers, step, {f"chance/{name}": value for name, value in chance})
     pending = Pending(run.max_skipped, stage.clip_names)
     bar = tqdm(
         total=stage.last_step - stage.first_step,

@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from visxp_jax.methods import Method
-from visxp_jax.sharding import everywhere, rows
+from visxp_jax.sharding import compiler_options, everywhere, rows
 from visxp_jax.types import Batch
 
 PyTree = Any
@@ -99,4 +99,9 @@ def make_step(
         }
         return state, metrics
 
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(shardings, None),
+        compiler_options=compiler_options(),
+    )

@@ -1,0 +1,46 @@
+"""L3-Net (Arandjelovic and Zisserman 2017): its network and its recipe.
+
+    python -m visxp_jax.main --config=configs/l3net.py:small --workdir=runs/l3net
+
+`:small` is for two CPU cores and the demo videos; not yet run over several seeds.
+Without it: 224 x 224 pixels, 257 x 200 log-spectrograms, 9.5 million weights, Adam at
+1e-4, weight decay 1e-5, batch 256, for an accelerator and
+`python -m data_prep.prepare VIDEOS --out=prepared --spectrogram=l3net --size-px=224`
+with `--config.data.dir=prepared`; not yet run. `:debug` runs a few steps.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import avc
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """L3-Net; `arg` is '', 'small' or 'debug'."""
+    config = avc.get_config("" if arg == "small" else arg)
+    config.name = "l3net"
+    config.update({"data": {"spectrogram": "l3net"}, "model": {"network": "l3net"}})
+    if arg:
+        return config
+    config.update(
+        {
+            "data": {
+                "size_px": 224,
+                "batch_size": 256,
+                "shuffle_buffer": 20_000,
+                "crop": 0.875,
+            },
+            "model": {
+                "width": 64,
+                "pool": "published",
+                "fusion_dim": 128,
+                "bn_momentum": 0.99,
+                "dtype": "bfloat16",
+            },
+            "avc": {
+                "steps": 150_000,
+                "optim": {"learning_rate": 1e-4, "warmup_steps": 1_000},
+            },
+            "run": {"log_every": 100, "eval_every": 5_000, "save_every": 5_000},
+        }
+    )
+    return config

@@ -1,0 +1,159 @@
+"""Metrics on their way from the device, and signals on theirs to the loop."""
+
+import signal
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from visxp_jax.errors import VisxpError
+from visxp_jax.train.loop import Pending, StopSignal
+
+
+def names(ids: np.ndarray) -> list[str]:
+    return [f"clip{i}" for i in ids]
+
+
+def add(pending: Pending, loss: float, clips=(0, 1)) -> None:
+    """One step; it was finite if its loss is."""
+    finite = jnp.isfinite(loss).astype(jnp.float32)
+    metrics = {"loss/total": jnp.float32(loss), "finite": finite}
+    pending.add(metrics, np.asarray(clips))
+
+
+def test_pending_gives_means_since_the_last_fetch():
+    pending = Pending(3, names)
+    assert not pending
+    add(pending, 1.0)
+    add(pending, 4.0)
+    assert pending
+    numbers = pending.fetch(2)
+    assert numbers.keys() == {"loss/total", "finite", "clips_per_second"}
+    assert numbers["loss/total"] == 2.5
+    assert numbers["finite"] == 1
+    assert not pending
+    add(pending, 7.0)
+    assert pending.fetch(3)["loss/total"] == 7
+
+
+def test_pending_leaves_steps_that_were_not_finite_out_of_the_means():
+    pending = Pending(3, names)
+    for loss in (1.0, np.nan, 3.0, np.inf):
+        add(pending, loss)
+    numbers = pending.fetch(4)
+    assert numbers["loss/total"] == 2
+    assert numbers["finite"] == 0.5
+
+
+def test_pending_of_no_finite_step_says_so():
+    pending = Pending(3, names)
+    add(pending, np.nan)
+    numbers = pending.fetch(1)
+    assert np.isnan(numbers["loss/total"])
+    assert numbers["finite"] == 0
+
+
+def test_pending_names_the_step_and_clips_that_were_not_finite(capsys):
+    pending = Pending(3, names)
+    add(pending, 1.0, [1, 2])
+    add(pending, np.nan, [3, 4])
+    add(pending, 1.0, [5, 6])
+    pending.fetch(10)
+    err = capsys.readouterr().err
+    assert "step 8 was not finite" in err
+    assert "clip3, clip4" in err
+    assert "clip2" not in err
+    assert "clip5" not in err
+
+
+def test_pending_gives_up_at_so_many_steps_in_a_row():
+    pending = Pending(2, names)
+    add(pending, np.nan, [1])
+    add(pending, np.nan, [2])
+    with pytest.raises(VisxpError, match=r"2 steps in a row.*step 41 on the.* clip2;"):
+        pending.fetch(42)
+
+
+def test_pending_counts_in_a_row_across_fetches():
+    pending = Pending(3, names)
+    add(pending, np.nan)
+    add(pending, np.nan)
+    pending.fetch(2)
+    add(pending, np.nan, [9])
+    with pytest.raises(VisxpError, match=r"3 steps in a row.*step 2 .*clip9"):
+        pending.fetch(3)
+
+
+def test_pending_forgives_steps_with_a_finite_one_between():
+    pending = Pending(2, names)
+    for loss in (np.nan, 1.0, np.nan):
+        add(pending, loss)
+    pending.fetch(3)
+    add(pending, 1.0)
+    add(pending, np.nan)
+    assert pending.fetch(5)["finite"] == 0.5
+
+
+def test_pending_rate_counts_clips_over_the_time_since_the_last_fetch():
+    pending = Pending(3, names)
+    start = time.monotonic()
+    add(pending, 1.0, range(600))
+    add(pending, 1.0, range(400))
+    time.sleep(0.02)
+    rate = pending.fetch(2)["clips_per_second"]
+    assert 1000 / (time.monotonic() - start) <= rate <= 1000 / 0.02
+    add(pending, 1.0, range(10))
+    time.sleep(0.02)
+    assert pending.fetch(3)["clips_per_second"] <= 10 / 0.02
+
+
+def test_pending_clock_restarted_forgets_clips_and_time_before():
+    pending = Pending(3, names)
+    add(pending, 1.0, range(100_000))
+    pending.restart_clock()
+    add(pending, 1.0, range(10))
+    time.sleep(0.02)
+    numbers = pending.fetch(2)
+    assert 0 < numbers["clips_per_second"] <= 10 / 0.02
+    assert numbers["finite"] == 1
+
+
+@pytest.fixture
+def stop():
+    signals = StopSignal()
+    yield signals
+    signals.restore()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_signal_is_noticed_and_interrupts_nothing(stop, number):
+    assert not stop.agreed(0)
+    signal.raise_signal(number)
+    assert stop.agreed(1)
+    assert stop.agreed(2)
+
+
+def test_second_ctrl_c_does_not_wait(stop):
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_second_sigterm_still_waits(stop):
+    signal.raise_signal(signal.SIGTERM)
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:  # it would end all tests
+        pytest.fail("interrupted")
+    assert stop.agreed(3)
+
+
+def test_stop_signal_gives_the_signals_back():
+    both = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(s) for s in both]
+    signals = StopSignal()
+    taken = [signal.getsignal(s) for s in both]
+    signals.restore()
+    assert [signal.getsignal(s) for s in both] == before
+    assert all(a != b for a, b in zip(before, taken, strict=True))
