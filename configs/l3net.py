@@ -11,36 +11,16 @@ with `--config.data.dir=prepared`; not yet run. `:debug` runs a few steps.
 
 from ml_collections import ConfigDict
 
-from configs import avc
+from configs import avc, avnet
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """L3-Net; `arg` is '', 'small' or 'debug'."""
-    config = avc.get_config("" if arg == "small" else arg)
+    config = avc.get_config("") if arg == "small" else avnet.get_config(arg)
     config.name = "l3net"
     config.update({"data": {"spectrogram": "l3net"}, "model": {"network": "l3net"}})
-    if arg:
-        return config
-    config.update(
-        {
-            "data": {
-                "size_px": 224,
-                "batch_size": 256,
-                "shuffle_buffer": 20_000,
-                "crop": 0.875,
-            },
-            "model": {
-                "width": 64,
-                "pool": "published",
-                "fusion_dim": 128,
-                "bn_momentum": 0.99,
-                "dtype": "bfloat16",
-            },
-            "avc": {
-                "steps": 150_000,
-                "optim": {"learning_rate": 1e-4, "warmup_steps": 1_000},
-            },
-            "run": {"log_every": 100, "eval_every": 5_000, "save_every": 5_000},
-        }
-    )
+    if not arg:
+        config.update(
+            {"data": {"size_px": 224, "crop": 0.875}, "model": {"fusion_dim": 128}}
+        )
     return config

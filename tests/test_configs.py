@@ -1,4 +1,4 @@
-"""Every file in configs/ describes a network that can be built and a step that fits."""
+"""Every file in configs/ describes a network that embeds a batch of its data."""
 
 from pathlib import Path
 from runpy import run_path

@@ -43,14 +43,14 @@ Vectors = tuple[list[Row], np.ndarray, np.ndarray]  # rows, audio [n, d], video 
 
 
 def read_files(trained: "Trained", files: list[Path], *, timeout_s: float) -> Clips:
-    """Clips of files, each as in the order of its time; file by file as they are done.
+    """Clips of files: those of one in the order of time, files in that they are done.
 
     Frames pass through JPEG and log-mels through float16, as those the model was
     trained on. One that cannot be read is reported on standard error and left out
     whole.
 
     Args:
-        trained: Says of which size.
+        trained: Whose configuration names the size of frame and spectrogram.
         files: Videos.
         timeout_s: A file that yields no clip for so long is left out.
     """

@@ -9,6 +9,7 @@ XLA counts them, at the speed of a large matrix product in the same run.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -23,8 +24,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from configs import avnet
 from experiments.bench.measure import arguments, as_json, finish, interleaved, table
-from visxp_jax.config import AvcConfig, ModelConfig, OptimConfig
+from visxp_jax.config import AvcConfig, OptimConfig, from_dict
 from visxp_jax.features import Encoder
 from visxp_jax.methods import avc
 from visxp_jax.models.bind import Model, bind, build_network
@@ -64,16 +66,7 @@ def make_batch(size: int) -> Batch:
 
 def make_model(config: AvcConfig) -> Model:
     """The published network with the head of stage 1."""
-    model = ModelConfig(
-        network="avnet",
-        audio="cnn",
-        width=64,
-        double_convolution=True,
-        pool="published",
-        fusion_dim=512,
-        bn_momentum=0.99,
-        dtype="float32",
-    )
+    model = dataclasses.replace(from_dict(avnet.get_config()).model, dtype="float32")
     return bind(
         build_network(model, avc.heads(config)),
         frame_shape=(256, 256, 3),

@@ -8,20 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import l3net
 from visxp_jax.audio.spectrogram import PRESETS
-from visxp_jax.config import ModelConfig
+from visxp_jax.config import ModelConfig, from_dict
 from visxp_jax.models.bind import bind, build_network
 
-PAPER = ModelConfig(
-    network="l3net",
-    audio="cnn",
-    width=64,
-    double_convolution=True,
-    pool="published",
-    fusion_dim=128,
-    bn_momentum=0.99,
-    dtype="float32",
-)
+PAPER = dataclasses.replace(from_dict(l3net.get_config()).model, dtype="float32")
 FRAME = (224, 224, 3)
 SOUND = PRESETS["l3net"].shape
 
@@ -61,7 +53,8 @@ def test_l3net_last_pool_takes_in_the_whole_map_at_the_papers_sizes():
 def test_l3net_last_pool_fits_the_spectrograms_of_its_descendants(shape):
     network = build_network(PAPER, {"avc": 2})
     model = bind(network, frame_shape=FRAME, log_mel_shape=shape)
-    jax.eval_shape(model.init, jax.random.key(0))
+    params, _ = jax.eval_shape(model.init, jax.random.key(0))
+    assert params["lin1"]["kernel"].shape == (2 * 512, 128)
 
 
 @pytest.mark.parametrize(("name", "rectified"), [("l3net", True), ("avnet", False)])

@@ -1,5 +1,6 @@
 """AVNet equals the published torch network, on weights that a rule regenerates."""
 
+import dataclasses
 import zlib
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from visxp_jax.config import ModelConfig
+from configs import avnet
+from visxp_jax.config import ModelConfig, from_dict
 from visxp_jax.models.bind import build_network
 
 GOLDEN = np.load(Path(__file__).parent.parent / "golden" / "golden_nets.npz")
@@ -54,18 +56,13 @@ def torch_filled(tree, prefix: str):
     return params, stats
 
 
+def paper(double: bool) -> ModelConfig:
+    model = from_dict(avnet.get_config()).model
+    return dataclasses.replace(model, double_convolution=double, dtype="float32")
+
+
 def published(double: bool):
-    config = ModelConfig(
-        network="avnet",
-        audio="cnn",
-        width=64,
-        double_convolution=double,
-        pool="published",
-        fusion_dim=512,
-        bn_momentum=0.99,
-        dtype="float32",
-    )
-    network = build_network(config, {"lin2": 5})
+    network = build_network(paper(double), {"lin2": 5})
     shapes = jax.eval_shape(
         network.init,
         jax.random.key(0),
@@ -149,17 +146,7 @@ def test_avnet_training_batchnorm_equals_published_network():
 )
 def test_avnet_has_the_published_number_of_weights(double, count):
     """The published count holds 2,052 weights of layers that its forward never uses."""
-    config = ModelConfig(
-        network="avnet",
-        audio="cnn",
-        width=64,
-        double_convolution=double,
-        pool="published",
-        fusion_dim=512,
-        bn_momentum=0.99,
-        dtype="float32",
-    )
-    network = build_network(config, {"avc": 2})
+    network = build_network(paper(double), {"avc": 2})
     shapes = jax.eval_shape(
         network.init,
         jax.random.key(0),

@@ -12,8 +12,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from visxp_jax.report.gallery import clock
-from visxp_jax.report.page import (
+from visxp_jax.report.content import (
     Clip,
     Cluster,
     Curve,
@@ -21,9 +20,9 @@ from visxp_jax.report.page import (
     HealthRow,
     Neighbours,
     Report,
-    render,
-    wav_bytes,
 )
+from visxp_jax.report.gallery import clock
+from visxp_jax.report.page import render, wav_bytes
 
 SECTIONS = ("figures", "curves", "health", "clusters", "neighbours", "data")
 # Some words of every part of the full report.

@@ -16,28 +16,13 @@ import numpy as np
 
 from visxp_jax.report import chart
 from visxp_jax.report.content import (
-    Clip,
-    Cluster,
     Curve,
     Figure,
     HealthRow,
-    Neighbours,
     Report,
 )
 from visxp_jax.report.gallery import Media, clusters_html, neighbours_html
 from visxp_jax.report.markup import none, text
-
-__all__ = [
-    "Clip",
-    "Cluster",
-    "Curve",
-    "Figure",
-    "HealthRow",
-    "Neighbours",
-    "Report",
-    "render",
-    "wav_bytes",
-]
 
 
 def render(report: Report) -> str:
