@@ -86,6 +86,9 @@ def summary(rows: list[Row]) -> str:
     flags = ("no_audio", "silent", "still", "partial")
     counts = {flag: sum(getattr(row, flag) for row in rows) for flag in flags}
     lines.append("flagged: " + ", ".join(f"{k} {v}" for k, v in counts.items()))
+    labels = [row.label for row in kept if row.label]
+    if labels:
+        lines.append(f"labelled: {len(labels)} files, {len(set(labels))} labels")
     damaged = [row for row in kept if row.status == "partial"]
     if damaged:
         seconds = sum(row.dropped for row in damaged)

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import os
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,14 +42,19 @@ def source_of(path: Path, name: Path | None = None) -> Source:
 def find_sources(videos: Path, *, labels: Path | None, leave_out: Path) -> list[Source]:
     """Every file under a folder, sorted by name; hidden files are left out.
 
+    What is no file, such as a link to nothing or to a folder, is listed too, so that
+    the manifest says what became of it.
+
     Args:
         videos: Folder, searched with its subfolders.
         labels: Csv with columns `file` and `label`; `file` as in the manifest. Without
-            it the subfolder is the label, such as `bell/small`.
+            it the subfolder is the label, such as `bell/small`. Rows that name no file
+            are reported on standard error.
         leave_out: Folder not to search, where it lies within `videos`.
 
     Raises:
-        VisxpError: no such folder, no file in it, or labels that name none of them.
+        VisxpError: no such folder, no file in it, or labels that cannot be read, give
+            a file two labels or name none of the files.
     """
     if not videos.is_dir():
         raise VisxpError(
@@ -63,9 +69,10 @@ def find_sources(videos: Path, *, labels: Path | None, leave_out: Path) -> list[
             for name in subfolders
             if not name.startswith(".") and Path(folder, name) != leave_out
         )
-        for file in files:
+        links = [name for name in subfolders if Path(folder, name).is_symlink()]
+        for file in files + links:
             path = Path(folder, file)
-            if file.startswith(".") or path == labels or not path.is_file():
+            if file.startswith(".") or path == labels:
                 continue
             source = source_of(path, path.relative_to(videos))
             if by_file is None:
@@ -75,11 +82,21 @@ def find_sources(videos: Path, *, labels: Path | None, leave_out: Path) -> list[
             found.append(source._replace(label=label))
     if not found:
         raise VisxpError(f"VIDEOS must hold files, got {printable(videos)}: empty.")
-    if by_file is not None and not any(source.label for source in found):
-        raise VisxpError(
-            f"labels must name files of {printable(videos)} by their path within it, "
-            f"got {len(by_file)} rows of {printable(labels or videos)} that name none."
-        )
+    if by_file is not None:
+        stray = sorted(by_file.keys() - {source.name for source in found})
+        if not any(source.label for source in found):
+            raise VisxpError(
+                f"labels must name files of {printable(videos)} by their path within "
+                f"it, got {len(by_file)} rows of {printable(labels or videos)} that "
+                "name none."
+            )
+        if stray:
+            print(
+                f"note: {len(stray)} of {len(by_file)} rows of "
+                f"{printable(labels or videos)} name no file of {printable(videos)}, "
+                f"the first {printable(Path(stray[0]))}",
+                file=sys.stderr,
+            )
     return sorted(found, key=lambda source: source.name)
 
 
@@ -102,7 +119,16 @@ def _read_labels(path: Path) -> dict[str, str]:
                     f"labels must have the columns file and label, got "
                     f"{', '.join(columns) or 'none'} in {printable(path)}."
                 )
-            return {row["file"]: (row["label"] or "").strip() for row in reader}
+            by_file: dict[str, str] = {}
+            for row in reader:
+                file_name, label = row["file"], (row["label"] or "").strip()
+                if by_file.setdefault(file_name, label) != label:
+                    raise VisxpError(
+                        f"labels must give a file one label, got "
+                        f"{by_file[file_name]!r} and {label!r} for {file_name!r} in "
+                        f"{printable(path)}."
+                    )
+            return by_file
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise VisxpError(
             f"labels must be a csv in UTF-8 that can be read, got {printable(path)}: "

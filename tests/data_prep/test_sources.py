@@ -39,6 +39,23 @@ def test_csv_overrules_subfolders(folder):
     }
 
 
+def test_what_is_no_file_is_listed_for_the_manifest(folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "folder").symlink_to(tmp_path / "elsewhere")
+    (folder / "broken.mp4").symlink_to(tmp_path / "gone.mp4")
+    os.mkfifo(folder / "pipe.mp4")
+    assert {"folder", "broken.mp4", "pipe.mp4"} < set(found(folder))
+
+
+def test_rows_of_labels_that_name_no_file_are_reported(folder, tmp_path, capsys):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,label\nc.mp4,x\ngone.mp4,x\nbell,x\n")
+    assert found(folder, labels)["c.mp4"] == "x"
+    note = capsys.readouterr().err
+    assert note.startswith("note: 2 of 3 rows of ")
+    assert note.endswith(", the first bell\n")
+
+
 def test_output_within_the_folder_is_left_out(folder):
     assert "bell/b.mp4" not in found(folder, leave_out=folder / "bell")
 
@@ -65,6 +82,7 @@ def test_fingerprint_tells_changes(folder):
         ("", "columns file and label, got none"),
         ("file,label\nz.mp4,x\n", "got 1 rows .* that name none"),
         (b"file,label\n\xff,x\n", "csv in UTF-8"),
+        ("file,label\nc.mp4,x\nc.mp4,y\n", "one label, got 'x' and 'y' for 'c.mp4'"),
     ],
 )
 def test_unusable_labels_are_refused(folder, tmp_path, content, message):
