@@ -21,10 +21,10 @@ def _require(condition: bool, key: str, must: str, got: Any) -> None:
         raise VisxpError(f"{key} must be {must}, got {got!r}.")
 
 
-def _not_negative(section: Any, path: str, *keys: str) -> None:
+def _not_negative(section: Any, *keys: str) -> None:
     for key in keys:
         value = getattr(section, key)
-        _require(value >= 0, f"{path}.{key}", "not negative", value)
+        _require(value >= 0, key, "not negative", value)
 
 
 def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
@@ -53,24 +53,24 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _one_of("data.reader", self.reader, ("tfrecord", "array_record"))
-        _one_of("data.spectrogram", self.spectrogram, ("visxp", "mel", "l3net"))
-        _require(self.size_px >= 16, "data.size_px", "at least 16", self.size_px)
+        _one_of("reader", self.reader, ("tfrecord", "array_record"))
+        _one_of("spectrogram", self.spectrogram, ("visxp", "mel", "l3net"))
+        _require(self.size_px >= 16, "size_px", "at least 16", self.size_px)
         _require(
             self.batch_size >= 2,
-            "data.batch_size",
+            "batch_size",
             "at least 2 (a mismatched pair needs two clips)",
             self.batch_size,
         )
         _require(
             self.shuffle_buffer >= 1,
-            "data.shuffle_buffer",
+            "shuffle_buffer",
             "at least 1",
             self.shuffle_buffer,
         )
-        _require(0 < self.crop <= 1, "data.crop", "in (0, 1]", self.crop)
-        _require(0 <= self.mask < 1, "data.mask", "in [0, 1)", self.mask)
-        _not_negative(self, "data", "colour", "brightness", "gain")
+        _require(0 < self.crop <= 1, "crop", "in (0, 1]", self.crop)
+        _require(0 <= self.mask < 1, "mask", "in [0, 1)", self.mask)
+        _not_negative(self, "colour", "brightness", "gain")
 
 
 @dataclass(frozen=True)
@@ -88,17 +88,13 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _one_of("model.network", self.network, ("avnet", "l3net"))
-        _one_of("model.audio", self.audio, ("cnn", "rnn"))
-        _one_of("model.pool", self.pool, ("published", "all"))
-        _one_of("model.dtype", self.dtype, ("float32", "bfloat16"))
-        _require(self.width >= 2, "model.width", "at least 2", self.width)
-        _require(
-            self.fusion_dim >= 2, "model.fusion_dim", "at least 2", self.fusion_dim
-        )
-        _require(
-            0 < self.bn_momentum < 1, "model.bn_momentum", "in (0, 1)", self.bn_momentum
-        )
+        _one_of("network", self.network, ("avnet", "l3net"))
+        _one_of("audio", self.audio, ("cnn", "rnn"))
+        _one_of("pool", self.pool, ("published", "all"))
+        _one_of("dtype", self.dtype, ("float32", "bfloat16"))
+        _require(self.width >= 2, "width", "at least 2", self.width)
+        _require(self.fusion_dim >= 2, "fusion_dim", "at least 2", self.fusion_dim)
+        _require(0 < self.bn_momentum < 1, "bn_momentum", "in (0, 1)", self.bn_momentum)
 
 
 @dataclass(frozen=True)
@@ -112,14 +108,9 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _one_of("optim.name", self.name, ("adam", "sgd"))
-        _require(
-            self.learning_rate > 0,
-            "optim.learning_rate",
-            "above 0",
-            self.learning_rate,
-        )
-        _not_negative(self, "optim", "warmup_steps", "weight_decay")
+        _one_of("name", self.name, ("adam", "sgd"))
+        _require(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
+        _not_negative(self, "warmup_steps", "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -133,9 +124,9 @@ class AvcConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _require(self.steps >= 1, "avc.steps", "at least 1", self.steps)
-        _require(self.shifts >= 1, "avc.shifts", "at least 1", self.shifts)
-        _not_negative(self, "avc", "regularisation")
+        _require(self.steps >= 1, "steps", "at least 1", self.steps)
+        _require(self.shifts >= 1, "shifts", "at least 1", self.shifts)
+        _not_negative(self, "regularisation")
 
 
 @dataclass(frozen=True)
@@ -156,20 +147,15 @@ class SelflabelConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _require(self.steps >= 1, "selflabel.steps", "at least 1", self.steps)
-        _require(
-            self.relabel_power > 0,
-            "selflabel.relabel_power",
-            "above 0",
-            self.relabel_power,
-        )
-        _require(self.heads >= 1, "selflabel.heads", "at least 1", self.heads)
-        _require(self.clusters >= 2, "selflabel.clusters", "at least 2", self.clusters)
-        _require(self.sharpness > 0, "selflabel.sharpness", "> 0", self.sharpness)
-        _require(self.shifts >= 1, "selflabel.shifts", "at least 1", self.shifts)
-        _require(self.relabels >= 1, "selflabel.relabels", ">= 1", self.relabels)
+        _require(self.steps >= 1, "steps", "at least 1", self.steps)
+        _require(self.relabel_power > 0, "relabel_power", "above 0", self.relabel_power)
+        _require(self.heads >= 1, "heads", "at least 1", self.heads)
+        _require(self.clusters >= 2, "clusters", "at least 2", self.clusters)
+        _require(self.sharpness > 0, "sharpness", "> 0", self.sharpness)
+        _require(self.shifts >= 1, "shifts", "at least 1", self.shifts)
+        _require(self.relabels >= 1, "relabels", ">= 1", self.relabels)
         weights = ("clustering", "representation", "regularisation")
-        _not_negative(self, "selflabel", *weights)
+        _not_negative(self, *weights)
 
 
 @dataclass(frozen=True)
@@ -186,7 +172,7 @@ class RunConfig:
         """Check ranges."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            _require(value >= 1, f"run.{field.name}", "at least 1", value)
+            _require(value >= 1, field.name, "at least 1", value)
 
 
 @dataclass(frozen=True)
@@ -266,7 +252,10 @@ def _build(cls: type, values: Mapping[str, Any], path: str) -> Any:
                 raise VisxpError(f"config key '{path}{key}' is missing; see configs/.")
             continue
         arguments[key] = _value(hints[key], values[key], f"{path}{key}")
-    return cls(**arguments)
+    try:
+        return cls(**arguments)
+    except VisxpError as error:
+        raise VisxpError(f"{path}{error}") from error  # a section knows its keys alone
 
 
 def _value(annotation: Any, value: Any, path: str) -> Any:
