@@ -27,6 +27,15 @@ def test_writer_writes_one_object_per_line_at_once(tmp_path):
     assert len(path.read_text().splitlines()) == 2
 
 
+def test_writer_writes_texts_as_they_are(tmp_path):
+    writer = JsonlWriter(tmp_path / "m", first_step=0)
+    writer.write_texts(3, {"skipped_clips": 'a "b".mp4 at 0:02'})
+    writer.close()
+    assert read_jsonl(tmp_path / "m") == [
+        {"step": 3, "skipped_clips": 'a "b".mp4 at 0:02'}
+    ]
+
+
 def test_writer_takes_numbers_of_numpy_and_jax(tmp_path):
     scalars = {"a": np.float32(0.5), "b": jnp.float32(0.25), "c": np.int64(7)}
     rows = written(tmp_path / "m", (np.int32(4), scalars))
@@ -60,6 +69,9 @@ def test_writer_that_goes_on_drops_labels_and_chance_that_come_again(tmp_path):
         (2, {"chance/loss": 0.7}),
         (2, {"relabel/sweeps": 5.0}),
     )
+    writer = JsonlWriter(path, first_step=3)
+    writer.write_texts(2, {"skipped_clips": "a.mp4 at 3 s"})
+    writer.close()
     rows = written(path, first_step=2)
     assert rows == [{"step": 1, "relabel/sweeps": 3.0}, {"step": 2, "loss": 2.0}]
 

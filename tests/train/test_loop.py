@@ -3,16 +3,21 @@
 import signal
 import time
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.small import small_batch, small_config, small_stage
 from visxp_jax.errors import VisxpError
-from visxp_jax.train.loop import Pending, StopSignal
+from visxp_jax.sharding import make_mesh
+from visxp_jax.train.log import JsonlWriter, read_jsonl
+from visxp_jax.train.loop import Pending, Stage, StopSignal, train_stage
 
 
-def names(ids: np.ndarray) -> list[str]:
-    return [f"clip{i}" for i in ids]
+def names(step: int, ids: np.ndarray) -> str:
+    del step
+    return ", ".join(f"clip{i}" for i in ids)
 
 
 def add(pending: Pending, loss: float, clips=(0, 1)) -> None:
@@ -54,17 +59,19 @@ def test_pending_of_no_finite_step_says_so():
     assert numbers["finite"] == 0
 
 
-def test_pending_names_the_step_and_clips_that_were_not_finite(capsys):
-    pending = Pending(3, names)
+def test_pending_reports_the_step_and_clips_that_were_not_finite():
+    reported = []
+
+    def on_skip(step: int, ids: np.ndarray) -> str:
+        reported.append((step, ids.tolist()))
+        return ""
+
+    pending = Pending(3, on_skip)
     add(pending, 1.0, [1, 2])
     add(pending, np.nan, [3, 4])
     add(pending, 1.0, [5, 6])
     pending.fetch(10)
-    err = capsys.readouterr().err
-    assert "step 8 was not finite" in err
-    assert "clip3, clip4" in err
-    assert "clip2" not in err
-    assert "clip5" not in err
+    assert reported == [(8, [3, 4])]
 
 
 def test_pending_gives_up_at_so_many_steps_in_a_row():
@@ -157,3 +164,43 @@ def test_stop_signal_gives_the_signals_back():
     signals.restore()
     assert [signal.getsignal(s) for s in both] == before
     assert all(a != b for a, b in zip(before, taken, strict=True))
+
+
+def test_loop_steps_over_a_batch_that_is_not_finite_and_names_its_clips(
+    tmp_path, capsys, stop
+):
+    config = small_config(**{"avc.steps": 4, "run.log_every": 2})
+    mesh = make_mesh(jax.devices()[:1])
+    method, step, state = small_stage(config, "avc", mesh)
+    saved = []
+    stage = Stage(
+        name="avc",
+        first_step=0,
+        last_step=4,
+        method=method,
+        step=step,
+        relabel=lambda state: (state, {}),
+        evaluate=lambda state: {"validation/skipped": float(state.skipped)},
+        save=lambda at, state: saved.append((at, int(state.skipped))),
+        clip_names=lambda ids: [f"v{i}.mp4" for i in ids[:2]],
+    )
+    batches = [small_batch(seed=i) for i in range(4)]
+    batches[2].log_mel[5] = np.nan
+    writer = JsonlWriter(tmp_path / "metrics.jsonl", first_step=0)
+    train_stage(
+        stage,
+        state,
+        iter(batches),
+        jax.random.key(0),
+        mesh=mesh,
+        run=config.run,
+        writers=[writer],
+        stop=stop,
+    )
+    writer.close()
+    assert saved == [(4, 1)]
+    assert "step 2 was not finite" in capsys.readouterr().err
+    rows = read_jsonl(tmp_path / "metrics.jsonl")
+    assert {"step": 2, "skipped_clips": "v0.mp4, v1.mp4"} in rows
+    assert [r["finite"] for r in rows if "finite" in r] == [1.0, 0.5]
+    assert rows[-1] == {"step": 4, "validation/skipped": 1.0}

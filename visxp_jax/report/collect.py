@@ -14,7 +14,6 @@ from visxp_jax.data.dataset import MANIFEST
 from visxp_jax.errors import VisxpError
 from visxp_jax.evals import judge
 from visxp_jax.media import read_sounds
-from visxp_jax.methods import make_method
 from visxp_jax.report.content import (
     Clip,
     Cluster,
@@ -98,7 +97,7 @@ def write_report(
         title=f"visxp_jax: {session.config.name}",
         summary={k: _line(v) for k, v in about.items() if k != "label_names"},
         figures=figures(results),
-        curves=curves(session, rows),
+        curves=curves(rows),
         stages=stage_starts(session),
         health=health(rows),
         cluster_sizes=[int(x) for x in assigned],
@@ -292,15 +291,15 @@ def figures(results: judge.Scores) -> list[Figure]:
     ]
 
 
-def curves(session: Session, rows: list[dict[str, Any]]) -> list[Curve]:
-    """Every logged number over the steps."""
+def curves(rows: list[dict[str, Any]]) -> list[Curve]:
+    """Every logged number over the steps, beside its chance level where it has one."""
     chance: dict[str, float] = {"validation/avc_accuracy": 0.5}
-    for stage in session.config.stages:
-        chance |= make_method(session.config, stage, session.model).chance
     points: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         for name, value in row.items():
-            if name != "step":
+            if name.startswith("chance/"):
+                chance[name.removeprefix("chance/")] = value
+            elif name != "step" and not isinstance(value, str):
                 number = math.nan if value is None else float(value)
                 points.setdefault(name, []).append((float(row["step"]), number))
     groups = {"loss": "losses", "validation": "validation", "relabel": "relabelling"}

@@ -14,6 +14,9 @@ class Writer(Protocol):
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Write scalars of one step."""
 
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
+        """Write texts of one step."""
+
     def flush(self) -> None:
         """Make what was written visible."""
 
@@ -22,7 +25,7 @@ class Writer(Protocol):
 
 
 class JsonlWriter:
-    """One JSON object per line: {"step": ..., name: value, ...}.
+    """One JSON object per line: {"step": ..., name: number or text, ...}.
 
     On opening, lines that will be written again are dropped: a run that died after its
     last checkpoint left them.
@@ -34,7 +37,7 @@ class JsonlWriter:
             row
             for row in read_jsonl(path)
             if row["step"] < first_step
-            # Chance levels and new labels of the first step are written once more.
+            # What is said of the first step itself is said once more.
             or (row["step"] == first_step and not _precedes_step(row))
         ]
         if not first_step:
@@ -46,10 +49,15 @@ class JsonlWriter:
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """NaN and infinity become null: JSON has neither."""
-        row: dict[str, Any] = {"step": int(step)}
-        for name, value in scalars.items():
-            row[name] = float(value) if math.isfinite(value) else None
-        self._file.write(json.dumps(row) + "\n")
+        values = {k: float(v) if math.isfinite(v) else None for k, v in scalars.items()}
+        self._write(step, values)
+
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
+        """As they are."""
+        self._write(step, texts)
+
+    def _write(self, step: int, values: Mapping[str, float | str | None]) -> None:
+        self._file.write(json.dumps({"step": int(step), **values}) + "\n")
         self._file.flush()
 
     def flush(self) -> None:
@@ -61,7 +69,7 @@ class JsonlWriter:
 
 
 def _precedes_step(row: Mapping[str, Any]) -> bool:
-    return any(name.startswith(("chance/", "relabel/")) for name in row)
+    return any(name.startswith(("chance/", "relabel/", "skipped_")) for name in row)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -112,7 +112,16 @@ def train_stage(
     if step == stage.first_step:
         chance = stage.method.chance.items()
         _write(writers, step, {f"chance/{name}": value for name, value in chance})
-    pending = Pending(run.max_skipped, stage.clip_names)
+
+    def on_skip(skipped: int, clip_id: np.ndarray) -> str:
+        names = ", ".join(stage.clip_names(clip_id))
+        what = f"step {skipped} was not finite and changed nothing; its clips: {names}"
+        tqdm.write(what, file=sys.stderr)
+        for writer in writers:
+            writer.write_texts(skipped, {"skipped_clips": names})
+        return names
+
+    pending = Pending(run.max_skipped, on_skip)
     bar = tqdm(
         total=stage.last_step - stage.first_step,
         initial=step - stage.first_step,
@@ -154,10 +163,16 @@ class Pending:
     """Metrics of steps whose values have not been fetched yet."""
 
     def __init__(
-        self, max_skipped: int, clip_names: Callable[[np.ndarray], list[str]]
+        self, max_skipped: int, on_skip: Callable[[int, np.ndarray], str]
     ) -> None:
-        """Give up after `max_skipped` steps in a row that were not finite."""
-        self._clip_names = clip_names
+        """Give up after `max_skipped` steps in a row that were not finite.
+
+        Args:
+            max_skipped: How many.
+            on_skip: Reports a step that was not finite, by its number and its clips,
+                and returns the names of the clips.
+        """
+        self._on_skip = on_skip
         self._rows: list[tuple[Any, np.ndarray]] = []
         self._max_skipped = max_skipped
         self._in_a_row = 0
@@ -189,12 +204,7 @@ class Pending:
                 self._in_a_row = 0
                 continue
             self._in_a_row += 1
-            names = ", ".join(self._clip_names(ids))
-            tqdm.write(
-                f"step {first + i} was not finite and changed nothing; its clips: "
-                f"{names}",
-                file=sys.stderr,
-            )
+            names = self._on_skip(first + i, ids)
             if self._in_a_row >= self._max_skipped:
                 raise VisxpError(
                     f"{self._in_a_row} steps in a row were not finite, the last of "
