@@ -22,12 +22,16 @@ RUN := $(VENV)/bin/python
 # One stamp per Python version and set of requirements: a second make installs nothing.
 STAMP := $(VENV)/installed-$(VERSION)
 WORKDIR ?= runs/demo
+# On CPU a step asks for its memory anew; in large pages that takes glibc less time:
+# 1.1 to 1.25 times the steps per second. Elsewhere it means nothing.
+HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 LOCKED_VERSIONS := 3.11 3.12
 
 .PHONY: demo test lint lock clean
 
 demo: $(STAMP)
-	$(RUN) -m visxp_jax.main --config=configs/selflabel.py --workdir=$(WORKDIR)
+	$(HUGE_PAGES) $(RUN) -m visxp_jax.main --config=configs/selflabel.py \
+		--workdir=$(WORKDIR)
 
 test: $(STAMP)
 	$(RUN) -m pytest $(PYTEST_ARGS)

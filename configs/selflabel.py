@@ -47,7 +47,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "dtype": "float32",
             },
             "avc": {
-                "steps": 4 if debug else 400,
+                "steps": 4 if debug else 600,
                 "optim": {
                     "name": "adam",
                     "learning_rate": 3e-3,
