@@ -184,7 +184,13 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILES")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILES",
+        help="videos; one whose name begins with a dash as ./-name",
+    )
     parser.add_argument(
         "--workdir", required=True, type=Path, help="of a finished training run"
     )
