@@ -71,6 +71,7 @@ def main() -> None:
         metavar=("NAME", "KEY=VALUE"),
     )
     args = parser.parse_args()
+    code = commit()  # before the runs: it may move on meanwhile
     rows: dict[str, list[dict]] = {name: [] for name, *_ in args.variant}
     for seed in args.seeds:
         for name, *changes in args.variant:
@@ -79,7 +80,7 @@ def main() -> None:
             print(f"{name} seed {seed}: {json.dumps(rows[name][-1])}", flush=True)
     record = {
         "command": sys.argv,
-        "commit": commit(),
+        "commit": code,
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "variants": {name: changes for name, *changes in args.variant},
         "seeds": args.seeds,
