@@ -12,10 +12,8 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from fractions import Fraction
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +23,7 @@ from tqdm import tqdm
 
 from data_prep.demo_pictures import LOOKS, render_frames
 from data_prep.demo_sounds import render_sound
+from data_prep.pool import Beat, Failure, run_isolated
 from visxp_jax.errors import VisxpError
 
 KINDS: tuple[str, ...] = tuple(LOOKS)
@@ -32,6 +31,7 @@ SIZE_PX = 112
 FRAME_HZ = 10
 RATE_HZ = 24_000
 TRUTH = "truth.csv"
+TIMEOUT_S = 120.0  # for one file, which takes a tenth of a second
 
 # (period, first) of the faulty file numbers; periods coprime to the 20 kinds, so that
 # the faults wander over all of them.
@@ -121,6 +121,11 @@ def _encode(path: Path, frames: np.ndarray, wave: np.ndarray | None) -> None:
             container.mux(audio.encode(None))
 
 
+def _render_job(job: tuple[Path, int, int], beat: Beat) -> None:
+    _render(*job)
+    beat()
+
+
 def _render(folder: Path, index: int, seed: int) -> None:
     plan = demo_video(index, seed=seed)
     path = folder / plan.file
@@ -207,19 +212,29 @@ def write_demo_videos(
 
     missing = [i for i, plan in enumerate(plans) if not (folder / plan.file).exists()]
     with tqdm(
-        total=len(missing), desc="demo videos", unit="file", disable=not progress
+        total=len(missing),
+        desc="demo videos",
+        unit="file",
+        disable=None if progress else True,
     ) as bar:
         if workers == 1:
             for index in missing:
                 _render(folder, index, seed)
                 bar.update()
             return
-        # spawn: a fork of a process with JAX or TensorFlow threads may hang.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            jobs = [pool.submit(_render, folder, index, seed) for index in missing]
-            for job in as_completed(jobs):
-                job.result()
-                bar.update()
+        jobs = [(folder, index, seed) for index in missing]
+        for (_, index, _), result in run_isolated(
+            _render_job,
+            jobs,
+            workers=workers,
+            timeout_s=TIMEOUT_S,
+            on_beat=lambda: None,
+        ):
+            if isinstance(result, Failure):
+                raise VisxpError(
+                    f"{folder / plans[index].file} cannot be rendered: {result.reason}."
+                )
+            bar.update()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -81,15 +81,20 @@ def write_row(task: PartTask, row: Row) -> None:
 
 
 def read_row(task: PartTask) -> Row | None:
-    """The row of a video that is done with; None if it is not, or has changed since."""
+    """The row of a video that is done with; None if it is not, or has changed since.
+
+    None as well where a power cut left half a part.
+    """
     try:
         done = json.loads(task.part.with_suffix(".json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    stamp = (done["num_bytes"], done["mtime_ns"])
+        stamp = (done["num_bytes"], done["mtime_ns"])
+        row = Row(**done["row"])
+        if row.status != "skipped":
+            pq.read_metadata(task.part)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+        return None  # not there, or cut off: it is made again
     if stamp != (task.source.num_bytes, task.source.mtime_ns):
         return None
-    row = Row(**done["row"])
     row.label = task.source.label  # which a new csv may have changed
     return row
 
@@ -160,6 +165,8 @@ def _write_clips(task: PartTask, beat: Beat) -> Row:
                     group.clear()
             if group:
                 writer.write_table(pa.Table.from_pylist(group, SCHEMA))
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
         unfinished.replace(task.part)
     finally:
         unfinished.unlink(missing_ok=True)

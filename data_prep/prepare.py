@@ -12,6 +12,7 @@ The same command goes on after it was stopped, and does nothing once it is finis
 """
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,11 @@ from data_prep.pool import Failure, num_cores, run_isolated
 from data_prep.sources import Source, find_sources, fingerprint
 from data_prep.splits import SPLITS
 from visxp_jax.audio.spectrogram import PRESETS
-from visxp_jax.data.dataset import MANIFEST, PREPARED, read_prepared
+from visxp_jax.config import MAX_SIZE_PX
+from visxp_jax.data.dataset import INDEX, MANIFEST, PREPARED, damaged, read_prepared
 from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
-from visxp_jax.train.lock import locked
+from visxp_jax.train.lock import LOCK, locked
 
 FILE_FORMATS = ("tfrecord", "array_record")
 UNFINISHED = "preparing.json"
@@ -73,7 +76,15 @@ def prepare(
         VisxpError: an option is out of range, no file could be used, `out` holds other
             data or is in use, or it cannot be written.
     """
+    for name, path in (("VIDEOS", videos), ("--out", out)):
+        if not os.fspath(path) or path == Path():
+            raise VisxpError(f"{name} must name a folder, got {os.fspath(path)!r}.")
     videos, out = Path(os.path.abspath(videos)), Path(os.path.abspath(out))
+    if out == videos:
+        raise VisxpError(
+            f"--out must not be the folder of videos itself, got {printable(out)}; a "
+            "subfolder of it will do."
+        )
     labels = None if labels is None else Path(os.path.abspath(labels))
     options = {
         "videos": os.fspath(videos),
@@ -122,15 +133,22 @@ def _check_options(
             raise VisxpError(
                 f"{name} must be one of {', '.join(choices)}, got {options[name]!r}."
             )
-    if not 16 <= options["size_px"] <= 4096:
-        raise VisxpError(f"size_px must be 16 to 4096, got {options['size_px']}.")
+    if not 16 <= options["size_px"] <= MAX_SIZE_PX:
+        raise VisxpError(
+            f"size_px must be 16 to {MAX_SIZE_PX}, got {options['size_px']}."
+        )
+    if options["file_format"] == "tfrecord" and find_spec("tensorflow") is None:
+        raise VisxpError(
+            "file_format 'tfrecord' needs TensorFlow, which is not installed; install "
+            "it, or take 'array_record', which needs none."
+        )
     if workers is not None and workers < 1:
         raise VisxpError(f"workers must be at least 1, got {workers}.")
     if not timeout_s > 0:
         raise VisxpError(f"timeout_s must be positive, got {timeout_s}.")
     shares = options["fractions"]
     fits = len(shares) == len(SPLITS) and min(shares) >= 0 and shares[0] > 0
-    if not fits or abs(sum(shares) - 1) > 1e-6:
+    if not fits or not abs(sum(shares) - 1) <= 1e-6:  # not true of NaN, either
         raise VisxpError(
             "fractions must be three shares for train (more than 0), validation and "
             f"test that sum to 1, got {shares}."
@@ -166,19 +184,29 @@ def _begin(out: Path, options: dict[str, Any]) -> None:
     """Note what is being prepared; clear away what a killed job left unfinished."""
     started = out / UNFINISHED
     if started.exists():
-        then = json.loads(started.read_text(encoding="utf-8"))
+        try:
+            then = json.loads(started.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise damaged(started, error) from error
         _check_same(out, then, options, "was begun")
     else:
-        _clean_up(out)
+        strange = sorted(p for p in out.iterdir() if p.name != LOCK)
+        if strange:
+            raise VisxpError(
+                f"--out must be a new or an empty folder, or one that was prepared, "
+                f"got {printable(out)}, which holds {printable(strange[0])}."
+            )
         write_whole(started, json.dumps(options, indent=2))
     (out / PARTS).mkdir(exist_ok=True)
-    for folder in (out, out / PARTS):
-        for unfinished in folder.glob("*.tmp"):
-            unfinished.unlink(missing_ok=True)
+    ours = [out.glob(f"{n}.*tmp") for n in (MANIFEST, INDEX, PREPARED, UNFINISHED)]
+    for unfinished in itertools.chain(*ours, (out / PARTS).glob("*.tmp")):
+        unfinished.unlink(missing_ok=True)
 
 
 def _clean_up(out: Path) -> None:
     """Remove what is needed only until the data are finished."""
+    if not (out / UNFINISHED).exists():
+        return  # done before; what is there now is not ours
     shutil.rmtree(out / PARTS, ignore_errors=True)
     (out / UNFINISHED).unlink(missing_ok=True)
 

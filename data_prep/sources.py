@@ -4,6 +4,7 @@ import csv
 import hashlib
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,8 +54,8 @@ def find_sources(videos: Path, *, labels: Path | None, leave_out: Path) -> list[
         leave_out: Folder not to search, where it lies within `videos`.
 
     Raises:
-        VisxpError: no such folder, no file in it, or labels that cannot be read, give
-            a file two labels or name none of the files.
+        VisxpError: no such folder, no file in it, two files of one name, or labels that
+            cannot be read, give a file two labels or name none of the files.
     """
     if not videos.is_dir():
         raise VisxpError(
@@ -80,6 +81,12 @@ def find_sources(videos: Path, *, labels: Path | None, leave_out: Path) -> list[
             else:
                 label = by_file.get(source.name, "")
             found.append(source._replace(label=label))
+    twice = [n for n, count in Counter(s.name for s in found).items() if count > 1]
+    if twice:  # bytes that are no UTF-8, and a name that spells them out
+        raise VisxpError(
+            f"file names must differ as text, got two that read {twice[0]!r}; rename "
+            "one."
+        )
     if not found:
         raise VisxpError(f"VIDEOS must hold files, got {printable(videos)}: empty.")
     if by_file is not None:

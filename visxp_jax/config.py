@@ -15,6 +15,9 @@ from typing import Any
 
 from visxp_jax.errors import VisxpError
 
+# Of a stored frame.
+MAX_SIZE_PX = 4096
+
 
 def _require(condition: bool, key: str, must: str, got: Any) -> None:
     if not condition:
@@ -55,7 +58,13 @@ class DataConfig:
         """Check ranges."""
         _one_of("reader", self.reader, ("tfrecord", "array_record"))
         _one_of("spectrogram", self.spectrogram, ("visxp", "mel", "l3net"))
-        _require(self.size_px >= 16, "size_px", "at least 16", self.size_px)
+        _require(
+            16 <= self.size_px <= MAX_SIZE_PX,
+            "size_px",
+            f"16 to {MAX_SIZE_PX}",
+            self.size_px,
+        )
+        _require(bool(self.videos or self.dir), "videos", "a folder", self.videos)
         _require(
             self.batch_size >= 2,
             "batch_size",

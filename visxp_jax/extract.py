@@ -7,6 +7,7 @@ a file that crashes, hangs or eats memory is left out alone.
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -75,7 +76,7 @@ def read_files(trained: "Trained", files: list[Path], *, timeout_s: float) -> Cl
             on_beat=lambda: None,
         ):
             bar.update()
-            name = printable(task.source.path)
+            name = printable(task.source.path)  # of one line, for people
             if isinstance(result, Failure):
                 if isinstance(result.error, OSError):
                     raise VisxpError(
@@ -89,7 +90,8 @@ def read_files(trained: "Trained", files: list[Path], *, timeout_s: float) -> Cl
             if result.status == "skipped":
                 continue
             for clip, frame, log_mel in read_clips_of(task):
-                yield Row(name, *(clip[key] for key in Row._fields[1:])), frame, log_mel
+                values = (clip[key] for key in Row._fields[1:])
+                yield Row(task.source.name, *values), frame, log_mel
             task.part.unlink()
 
 
@@ -204,6 +206,7 @@ def main(argv: list[str] | None = None) -> int:
         help="skip a file that yields no clip for so long (default: 120)",
     )
     args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run(
             args.workdir,
@@ -235,6 +238,7 @@ def run(
         VisxpError: no model, an output of unknown kind, or no clip in any file. The
             output appears only once it is whole.
     """
+    from data_prep.sources import source_of
     from visxp_jax.weights import load_weights
 
     if out.suffix not in WRITERS:
@@ -259,7 +263,7 @@ def run(
         raise VisxpError("none of the files gave a clip; nothing was written.")
     audio, video = (np.concatenate(x) for x in zip(*parts, strict=True))
     # Files are done in any order: as they were given, then by time.
-    place = {printable(file): i for i, file in enumerate(files)}
+    place = {source_of(file).name: i for i, file in enumerate(files)}
     order = sorted(
         range(len(rows)), key=lambda i: (place[rows[i].path], rows[i].start_s)
     )

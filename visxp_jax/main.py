@@ -173,7 +173,7 @@ def job(config: TrainConfig, workdir: Path) -> None:
     """Join the other hosts, lock the workdir, run, print."""
     import jax
 
-    from visxp_jax.train.lock import locked
+    from visxp_jax.train.lock import LOCK, locked
     from visxp_jax.train.loop import Preempted
 
     if _DISTRIBUTED.value:
@@ -181,7 +181,7 @@ def job(config: TrainConfig, workdir: Path) -> None:
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(workdir / "compiled"))
     jax.config.update("jax_compilation_cache_dir", cache)
     host = jax.process_index()
-    with locked(workdir, name=f"LOCK.{host}" if host else "LOCK"):
+    with locked(workdir, name=f"{LOCK}.{host}" if host else LOCK):
         try:
             results = run(config, workdir, tensorboard=_TENSORBOARD.value)
         except Preempted as stopped:

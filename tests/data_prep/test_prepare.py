@@ -227,6 +227,10 @@ def test_killed_and_resumed_equals_uninterrupted(videos, tmp_path):
     assert 3 <= len(parts) < len(manifest(whole))
     assert not (killed / "prepared.json").exists()
     (killed / "parts" / "x.parquet.1.tmp").write_bytes(b"half a part")
+    # As a power cut may leave them.
+    whole_parts = sorted(killed.glob("parts/*.parquet"))
+    whole_parts[0].write_bytes(whole_parts[0].read_bytes()[:-100])
+    whole_parts[1].with_suffix(".json").write_text('{"row": {"fi')
     with pytest.raises(VisxpError, match="was begun with size_px=32, not 64"):
         prepare(videos, killed, **{**OPTIONS, "size_px": 64})
     (killed / "visxp_clips" / "incomplete.ABC_1.0.0").mkdir(parents=True)
@@ -272,13 +276,37 @@ def test_nothing_usable_is_refused(tmp_path, capsys):
         ({"size_px": 2}, "size_px must be 16 to 4096, got 2"),
         ({"file_format": "zip"}, "file_format must be one of tfrecord, array_record"),
         ({"fractions": (0.5, 0.5, 0.5)}, "sum to 1, got"),
+        ({"fractions": (0.7, float("nan"), 0.3)}, "sum to 1, got"),
+        ({"out": Path()}, "--out must name a folder"),
         ({"workers": 0}, "workers must be at least 1"),
         ({"timeout_s": 0}, "timeout_s must be positive"),
     ],
 )
 def test_options_out_of_range_are_refused(tmp_path, changes, message):
     with pytest.raises(VisxpError, match=message):
-        prepare(tmp_path, tmp_path / "out", **{**OPTIONS, **changes})
+        prepare(tmp_path, **{"out": tmp_path / "out", **OPTIONS, **changes})
+
+
+def test_output_into_the_videos_themselves_is_refused(videos):
+    with pytest.raises(VisxpError, match="not be the folder of videos itself"):
+        prepare(videos, videos, **OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["notes.tmp", "parts/x.txt", "visxp_clips/x.txt"])
+def test_folder_with_files_of_others_is_refused_and_left_alone(videos, tmp_path, name):
+    theirs = tmp_path / "out" / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
+    with pytest.raises(VisxpError, match="must be a new or an empty folder"):
+        prepare(videos, tmp_path / "out", **OPTIONS)
+    assert theirs.read_text() == "mine"
+
+
+def test_tfrecord_without_tensorflow_is_refused_at_once(videos, tmp_path, monkeypatch):
+    monkeypatch.setattr("data_prep.prepare.find_spec", lambda name: None)
+    with pytest.raises(VisxpError, match="needs TensorFlow.*take 'array_record'"):
+        prepare(videos, tmp_path / "out", **OPTIONS)
+    assert not (tmp_path / "out").exists()
 
 
 def test_output_in_use_is_refused(videos, tmp_path):

@@ -65,6 +65,13 @@ def test_names_that_are_not_utf8_become_text(folder):
     assert "\\xff.mp4" in found(folder)
 
 
+def test_names_that_are_one_as_text_are_refused(folder):
+    (folder / os.fsdecode(b"\xff.mp4")).write_bytes(b"x")
+    (folder / "\\xff.mp4").write_bytes(b"x")
+    with pytest.raises(VisxpError, match="two that read"):
+        found(folder)
+
+
 def test_fingerprint_tells_changes(folder):
     def now():
         return fingerprint(find_sources(folder, labels=None, leave_out=folder / "no"))

@@ -30,7 +30,7 @@ def open_reader(dataset: PreparedDataset, config: DataConfig) -> Reader:
     except ModuleNotFoundError as error:
         raise VisxpError(
             "data.reader='tfrecord' needs TensorFlow, which is not installed; "
-            "pip install visxp-jax[tf], or prepare with --format=array_record and set "
+            "install it, or prepare with --format=array_record and set "
             "data.reader='array_record'."
         ) from error
     return TFRecordReader(dataset, shuffle_buffer=config.shuffle_buffer, **hosts)

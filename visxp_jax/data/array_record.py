@@ -95,7 +95,7 @@ class ArrayRecordReader:
         )
         stored = self._builder.info.features
         # Only these: a third of the time of parsing all, which threads cannot share.
-        features = tfds.features.FeaturesDict({key: stored[key] for key in KEYS})
+        features: Any = tfds.features.FeaturesDict({key: stored[key] for key in KEYS})
         decoders = {"frame": tfds.decode.SkipDecoding()}
         return lambda position: features.deserialize_example_np(
             source[position], decoders=decoders

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from visxp_jax.errors import VisxpError
 
+LOCK = "LOCK"
+
 
 @contextmanager
-def locked(workdir: Path, *, name: str = "LOCK") -> Iterator[None]:
+def locked(workdir: Path, *, name: str = LOCK) -> Iterator[None]:
     """Hold WORKDIR/<name> for the duration; the system lets go if the process dies.
 
     Each host of a multi-host run holds a file of its own.
