@@ -13,7 +13,7 @@ from absl import logging
 from tensorflow_datasets.core.writer import ExampleWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data_prep.splits import SPLITS
+from visxp_jax.data.dataset import SPLITS
 
 NAME = "visxp_clips"
 VERSION = "1.0.0"

@@ -20,6 +20,7 @@ class Row:
         status: 'kept'; 'partial' if damage cost some of it; 'skipped'.
         reason: Why not all of it was kept.
         seconds: Length of the pictures.
+        sound_seconds: Length of the sound, from where the pictures begin.
         clips: One-second clips taken.
         dropped: Seconds left out because of damage.
         no_audio: Clips without sound.
@@ -38,6 +39,7 @@ class Row:
     status: str
     reason: str = ""
     seconds: float = 0.0
+    sound_seconds: float = 0.0
     clips: int = 0
     dropped: int = 0
     no_audio: int = 0
@@ -55,6 +57,11 @@ class Row:
     def has_sound(self) -> bool:
         """Whether any clip has sound that is not silent."""
         return self.clips > self.no_audio + self.silent
+
+    @property
+    def mismatched(self) -> bool:
+        """Whether sound and pictures differ in length by more than a second."""
+        return self.sound_seconds > 0 and abs(self.sound_seconds - self.seconds) > 1
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
@@ -93,6 +100,13 @@ def summary(rows: list[Row]) -> str:
     if damaged:
         seconds = sum(row.dropped for row in damaged)
         lines.append(f"damaged: {len(damaged)} files, {seconds} seconds dropped")
+    mismatched = [printable(Path(row.file)) for row in kept if row.mismatched]
+    if mismatched:
+        more = ", ..." if len(mismatched) > 3 else ""
+        lines.append(
+            f"sound over a second longer or shorter than the pictures: "
+            f"{len(mismatched)} files ({', '.join(mismatched[:3])}{more})"
+        )
     for reason, files in sorted(skipped.items(), key=lambda item: -len(item[1])):
         more = ", ..." if len(files) > 3 else ""
         lines.append(f"skipped {len(files)}: {reason} ({', '.join(files[:3])}{more})")

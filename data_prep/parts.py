@@ -170,7 +170,8 @@ def _write_clips(task: PartTask, beat: Beat) -> Row:
         unfinished.replace(task.part)
     finally:
         unfinished.unlink(missing_ok=True)
-    row.seconds, row.clips, row.dropped = report.seconds, report.clips, report.dropped
+    row.seconds, row.sound_seconds = report.seconds, report.sound_seconds
+    row.clips, row.dropped = report.clips, report.dropped
     expected = max(info.num_frames, report.frames)
     if report.faults or report.dropped or report.frames < 0.98 * expected:
         row.status = "partial"

@@ -30,10 +30,16 @@ from data_prep.manifest import Row, manifest_csv, summary
 from data_prep.parts import PartTask, read_row, write_part, write_row, write_whole
 from data_prep.pool import Failure, num_cores, run_isolated
 from data_prep.sources import Source, find_sources, fingerprint
-from data_prep.splits import SPLITS
 from visxp_jax.audio.spectrogram import PRESETS
 from visxp_jax.config import MAX_SIZE_PX
-from visxp_jax.data.dataset import INDEX, MANIFEST, PREPARED, damaged, read_prepared
+from visxp_jax.data.dataset import (
+    INDEX,
+    MANIFEST,
+    PREPARED,
+    SPLITS,
+    damaged,
+    read_prepared,
+)
 from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
 from visxp_jax.train.lock import LOCK, locked
@@ -87,8 +93,8 @@ def prepare(
         )
     labels = None if labels is None else Path(os.path.abspath(labels))
     options = {
-        "videos": os.fspath(videos),
-        "labels": None if labels is None else os.fspath(labels),
+        "videos": _beside(videos, out),
+        "labels": None if labels is None else _beside(labels, out),
         "spectrogram": spectrogram,
         "size_px": size_px,
         "file_format": file_format,
@@ -123,6 +129,13 @@ def prepare(
         _clean_up(out)
     if progress:
         print(summary(rows), f"-> {printable(out)}", sep="\n")
+
+
+def _beside(path: Path, out: Path) -> str:
+    """Relative where it lies beside `out`: both may then be moved together."""
+    if path.is_relative_to(out.parent):
+        return os.path.relpath(path, out)
+    return os.fspath(path)
 
 
 def _check_options(

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from data_prep.builder import NAME, Video, read_index, write_shards
 from data_prep.manifest import Row, manifest_csv
 from data_prep.parts import PartTask, read_part, write_whole
-from data_prep.splits import SPLITS, assign_splits
+from data_prep.splits import assign_splits
 from visxp_jax.audio.spectrogram import PRESETS
-from visxp_jax.data.dataset import INDEX, MANIFEST, PREPARED
+from visxp_jax.data.dataset import INDEX, MANIFEST, PREPARED, SPLITS
 from visxp_jax.errors import VisxpError
 
 _PACKAGES = ("av", "numpy", "pillow", "librosa", "pyarrow", "tensorflow-datasets")

@@ -4,7 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-SPLITS = ("train", "validation", "test")
+from visxp_jax.data.dataset import SPLITS
 
 
 def assign_splits(

@@ -156,7 +156,8 @@ def refused(result: subprocess.CompletedProcess, *words: str) -> None:
 
 def test_unknown_config_key_says_did_you_mean(prepared, tmp_path):
     result = run(tmp_path, prepared["tfrecord"], "--config.avc.optim.lerning_rate=1")
-    refused(result, "lerning_rate", "Did you mean", "learning_rate")
+    meant = "did you mean 'avc.optim.learning_rate'?"
+    refused(result, f"unknown config key 'avc.optim.lerning_rate'; {meant}")
 
 
 @pytest.mark.parametrize(
@@ -165,6 +166,7 @@ def test_unknown_config_key_says_did_you_mean(prepared, tmp_path):
         ("--config=configs/selflabel.py:foo", "empty or 'debug', got 'foo'"),
         ("--config=configs", "Is a directory"),
         ("--config.model.width=abc", "'abc'"),
+        ("--config.foo=3", "unknown config key 'foo'; known: avc, data"),
         ("--nonsense", "nonsense"),
         ("--workdir=", "--workdir must name a folder"),
     ],
@@ -172,6 +174,20 @@ def test_unknown_config_key_says_did_you_mean(prepared, tmp_path):
 def test_mistake_in_the_command_line_is_one_line(tmp_path, flag, words):
     result = run(tmp_path, tmp_path, flag)
     refused(result, words)
+
+
+def test_file_that_is_no_configuration_is_refused(tmp_path):
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "visxp_jax.main"),
+            *("--config", "visxp_jax/errors.py", f"--workdir={tmp_path}"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    refused(result, "visxp_jax/errors.py must define get_config(), got none")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

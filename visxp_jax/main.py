@@ -6,12 +6,13 @@ import signal
 import sys
 import time
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from visxp_jax.config import TrainConfig, from_dict
+from visxp_jax.config import TrainConfig, from_dict, unknown_key
 from visxp_jax.errors import VisxpError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -85,14 +86,17 @@ def run(config: TrainConfig, workdir: Path, *, tensorboard: bool) -> dict[str, A
     begun = time.monotonic()
     check_start(config, workdir)
     data = prepared_dir(config, workdir)
-    with open_session(config, workdir, data, tensorboard=tensorboard) as session:
+    with open_session(
+        config, workdir, data, begun=begun, tensorboard=tensorboard
+    ) as session:
         state, scores = train(session)
+        session.stop.release()  # training is saved; figures and page are made anew
         about = provenance(config, session.dataset) | {
             "step": int(state.step),
             "label_names": session.dataset.label_names,
         }
         figures, features = final_figures(session, state, scores)
-        figures["seconds"] = time.monotonic() - begun
+        figures["seconds"] = session.seconds()
         results = {k: v if v is None else round(v, 6) for k, v in figures.items()}
         if jax.process_index() == 0:
             # On the host: from here on no device of another one takes part.
@@ -114,6 +118,27 @@ def print_table(results: dict[str, Any], workdir: Path) -> None:
     print(f"\nreport: {workdir / 'report.html'}")
 
 
+def missing_key(argv: list[str]) -> str | None:
+    """What to say of the first --config.KEY that the configuration does not have."""
+    given = {}  # flag -> value, whether written --flag=value or --flag value
+    for arg, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = arg.lstrip("-").partition("=")
+        given[name] = value if equals else following
+    path, colon, argument = given["config"].partition(":")
+    get_config = run_path(path).get("get_config")
+    if get_config is None:
+        return f"{path} must define get_config(), got none; see configs/."
+    values = get_config(argument) if colon else get_config()
+    for name in given:
+        node = values
+        parts = name.split(".")[1:] if name.startswith("config.") else []
+        for depth, part in enumerate(parts, start=1):
+            if part not in node:
+                return unknown_key(".".join(parts[:depth]), list(node))
+            node = node[part]
+    return None
+
+
 def parse_flags(argv: list[str]) -> list[str]:
     """Parse the command line; a mistake in it is one line and exit code 2."""
     try:
@@ -126,10 +151,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         text = lines[-1] if "Traceback" in str(error) else " ".join(lines)
         print(f"error: {text}", file=sys.stderr)
     except (AttributeError, KeyError) as error:  # ml_collections: no such key
-        # "'key'\nDid you mean ...", as a repr or a repr of that.
-        words = str(error.args[0]).replace("\\n", " ").replace("\\'", "'").split()
-        hint = "; ".join(" ".join(words).strip("'").split("' ", maxsplit=1))
-        print(f"error: unknown config key {hint}", file=sys.stderr)
+        print(f"error: {missing_key(argv) or error}", file=sys.stderr)
     except (TypeError, ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(2)

@@ -65,6 +65,7 @@ class ReadReport:
 
     Attributes:
         seconds: From the first picture to the end of the last good one.
+        sound_seconds: From the first picture to the end of the sound, 0 without.
         clips: Clips handed out.
         dropped: Seconds left out because the pictures have a gap there.
         frames: Pictures decoded.
@@ -72,6 +73,7 @@ class ReadReport:
     """
 
     seconds: float = 0.0
+    sound_seconds: float = 0.0
     clips: int = 0
     dropped: int = 0
     frames: int = 0
@@ -224,6 +226,7 @@ class _ClipMaker:
         report.faults = self._pictures.num_faults
         if self._sound is not None:
             report.faults += self._sound.num_faults
+            report.sound_seconds = round(max(self._sound.position_s, 0.0), 3)
         report.seconds = round(self._pictures.position_s, 3)
 
     def _heard(self) -> bool:

@@ -125,7 +125,7 @@ def bind_stage(
     }
 
     def save(step: int, state: TrainState) -> None:
-        position = {"batches": step - bounds[0]}
+        position = {"batches": step - bounds[0], "seconds": session.seconds()}
         session.checkpoints.save(step, state, {**about, **position})
 
     return Stage(

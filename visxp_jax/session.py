@@ -30,6 +30,8 @@ from visxp_jax.weights import make_model
 
 PyTree = Any
 
+CHECKPOINTS = "checkpoints"
+
 
 class Session(NamedTuple):
     """What stays the same during a run."""
@@ -45,6 +47,11 @@ class Session(NamedTuple):
     hooks: list[Hook]
     checkpoints: Checkpoints
     stop: StopSignal
+    begun: float  # on the monotonic clock, moved back by what earlier calls took
+
+    def seconds(self) -> float:
+        """Time that the run has taken, in this call and those it goes on from."""
+        return time.monotonic() - self.begun
 
     @property
     def host_batch(self) -> int:
@@ -70,30 +77,32 @@ def check_start(config: TrainConfig, workdir: Path) -> None:
         workdir: Locked by the caller.
 
     Raises:
-        VisxpError: the batch does not fit the devices, or the workdir holds a
-            checkpoint of another configuration.
+        VisxpError: the batch does not fit the devices, the network not the clips, or
+            the workdir holds a checkpoint of another configuration.
     """
     check_batch_size(config.data.batch_size, make_mesh())
-    found = np.array((workdir / "checkpoints").exists())
+    # A network that cannot take such clips says so now.
+    jax.eval_shape(make_model(config).init, jax.random.key(0))
+    found = np.array((workdir / CHECKPOINTS).exists())
     # All hosts look before any of them makes the folder.
     if jax.process_count() > 1:
         found = broadcast_one_to_all(found)
     if found:
-        checkpoints = open_checkpoints(config, workdir)
+        checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=None)
         latest = checkpoints.latest()
         if latest is not None:
             check_same_config(checkpoints.about(latest), config, workdir)
         checkpoints.close()
 
 
-def open_checkpoints(config: TrainConfig, workdir: Path) -> Checkpoints:
-    """Where a run in this workdir saves its state."""
-    return Checkpoints(workdir / "checkpoints", keep=config.run.keep_checkpoints)
-
-
 @contextmanager
 def open_session(
-    config: TrainConfig, workdir: Path, data: Path, *, tensorboard: bool
+    config: TrainConfig,
+    workdir: Path,
+    data: Path,
+    *,
+    begun: float,
+    tensorboard: bool,
 ) -> Iterator[Session]:
     """Open data, devices, checkpoints and writers; close them whatever happens.
 
@@ -101,6 +110,7 @@ def open_session(
         config: Of the run.
         workdir: Locked by the caller, and seen by `check_start`.
         data: Prepared data.
+        begun: When this call began, on the monotonic clock.
         tensorboard: Also write event files.
 
     Raises:
@@ -111,10 +121,12 @@ def open_session(
     check_fits(config, dataset)
     model = make_model(config)
     reader = open_reader(dataset, config.data)
-    checkpoints = open_checkpoints(config, workdir)
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=config.run.keep_checkpoints)
     latest = checkpoints.latest()
     if latest is not None:  # before anything is written
-        check_same_data(checkpoints.about(latest), dataset, workdir)
+        about = checkpoints.about(latest)
+        check_same_data(about, dataset, workdir)
+        begun -= about.get("seconds", 0.0)
     stop = StopSignal()
     writers: list[Writer] = []
     hooks: list[Hook] = []
@@ -140,6 +152,7 @@ def open_session(
             hooks=hooks,
             checkpoints=checkpoints,
             stop=stop,
+            begun=begun,
         )
     finally:
         stop.restore()
@@ -181,6 +194,13 @@ def check_fits(config: TrainConfig, dataset: PreparedDataset) -> None:
         raise VisxpError(
             f"data.batch_size must not exceed the {usable} usable training clips (with "
             f"sound that is not silent) of {dataset.dir}, got {config.data.batch_size}."
+        )
+    sounding = dataset.num_usable_videos("train")
+    if sounding < 2:
+        raise VisxpError(
+            f"{dataset.dir} must hold at least 2 training videos with sound, got "
+            f"{sounding}: a mismatched pair takes the sound of another video; prepare "
+            "more."
         )
     section = config.selflabel if "selflabel" in config.stages else None
     if section is not None and usable < section.clusters:

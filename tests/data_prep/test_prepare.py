@@ -43,6 +43,7 @@ def videos(tmp_path_factory) -> Path:
     write_video(odd / "short.mp4", seconds=0.5)
     write_video(odd / "cut.mkv", seconds=2, sound=tones(1, 24_000))
     write_video(odd / "line\nbreak.mp4", seconds=1)
+    write_video(odd / "long.mkv", seconds=2, sound=tones(5, 24_000))
     damage(write_video(odd / "hurt.mp4", seconds=6, picture=moving), at=0.4)
     (odd / "empty.mp4").write_bytes(b"")
     (odd / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(3000))
@@ -102,6 +103,9 @@ def test_every_file_has_a_row_that_says_why(videos, prepared):
         "1",
         "1",
     )
+    long = rows["odd/long.mkv"]
+    assert (long["clips"], long["seconds"]) == ("2", "2.0")
+    assert float(long["sound_seconds"]) == pytest.approx(5, abs=0.1)
     assert not Path("owned").exists()
 
 
@@ -285,6 +289,18 @@ def test_nothing_usable_is_refused(tmp_path, capsys):
 def test_options_out_of_range_are_refused(tmp_path, changes, message):
     with pytest.raises(VisxpError, match=message):
         prepare(tmp_path, **{"out": tmp_path / "out", **OPTIONS, **changes})
+
+
+def test_videos_and_data_may_be_moved_together(tmp_path):
+    for i in range(3):
+        write_video(tmp_path / "a" / "videos" / f"{i}.mp4", seconds=1)
+    settings = {**OPTIONS, "workers": 1, "file_format": "array_record"}
+    prepare(tmp_path / "a" / "videos", tmp_path / "a" / "data", **settings)
+    (tmp_path / "a").rename(tmp_path / "b")
+    before = data_files(tmp_path / "b" / "data")
+    prepare(tmp_path / "b" / "videos", tmp_path / "b" / "data", **settings)
+    assert data_files(tmp_path / "b" / "data") == before
+    assert open_dataset(tmp_path / "b" / "data").videos == tmp_path / "b" / "videos"
 
 
 def test_output_into_the_videos_themselves_is_refused(videos):

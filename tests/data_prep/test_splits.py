@@ -2,7 +2,8 @@ from collections import Counter
 
 import pytest
 
-from data_prep.splits import SPLITS, assign_splits
+from data_prep.splits import assign_splits
+from visxp_jax.data.dataset import SPLITS
 
 FRACTIONS = (0.7, 0.1, 0.2)
 

@@ -9,7 +9,7 @@ from sklearn.metrics import normalized_mutual_info_score
 from visxp_jax.evals import protocols
 from visxp_jax.evals.judge import (
     avc_accuracy,
-    chance_nmi,
+    chance_clusters,
     cluster_labels,
     cluster_probs,
     clustering,
@@ -238,24 +238,24 @@ def test_kmeans_nmi_without_two_labels_to_learn_or_one_to_test_is_none():
     assert kmeans_nmi(x, two, x, none, seed=0) is None
 
 
-def test_chance_nmi_is_far_from_0_for_few_clips_and_near_it_for_many():
-    few = chance_nmi(np.arange(20) % 5, 10)
-    many = chance_nmi(np.arange(4000) % 5, 10)
+def test_chance_is_far_from_0_for_few_clips_and_near_it_for_many():
+    few = chance_clusters(np.arange(20) % 5, 10)
+    many = chance_clusters(np.arange(4000) % 5, 10)
     assert few is not None
     assert many is not None
-    assert few > 0.2
-    assert many < 0.01
+    assert few.nmi > 0.2
+    assert many.nmi < 0.01
 
 
-def test_chance_nmi_ignores_unlabelled_clips():
+def test_chance_ignores_unlabelled_clips():
     labels = np.arange(20) % 5
     padded = np.concatenate([np.full(7, -1), labels])
-    assert chance_nmi(padded, 4) == chance_nmi(labels, 4)
-    assert chance_nmi(np.full(3, -1), 4) is None
+    assert chance_clusters(padded, 4) == chance_clusters(labels, 4)
+    assert chance_clusters(np.full(3, -1), 4) is None
 
 
-def test_chance_nmi_of_one_label_is_0():
-    assert chance_nmi(np.zeros(50, int), 4) == pytest.approx(0)
+def test_chance_of_one_label_is_0():
+    assert chance_clusters(np.zeros(50, int), 4).nmi == pytest.approx(0)
 
 
 def test_judging_a_batch_leaves_features_as_they_were():

@@ -97,6 +97,12 @@ def test_no_file_and_an_empty_one_have_no_rows(tmp_path):
     assert read_jsonl(tmp_path / "empty.jsonl") == []
 
 
+def test_lines_that_are_no_rows_are_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'5\n{"a": 1}\n{"step": null}\n\xff\n{"step": 1, "loss": 2.0}\n')
+    assert read_jsonl(path) == [{"step": 1, "loss": 2.0}]
+
+
 def test_make_writers_without_tensorboard_writes_metrics_alone(tmp_path):
     writers, hooks = make_writers(
         tmp_path, first_step=0, last_step=9, tensorboard=False

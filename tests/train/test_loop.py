@@ -156,6 +156,19 @@ def test_second_sigterm_still_waits(stop):
     assert stop.agreed(3)
 
 
+def test_stop_signal_released_lets_a_signal_end_the_job(stop):
+    stop.release()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert not stop.received
+
+
+def test_stop_signal_released_does_not_forget_one_that_came(stop):
+    signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        stop.release()
+
+
 def test_stop_signal_gives_the_signals_back():
     both = (signal.SIGTERM, signal.SIGINT)
     before = [signal.getsignal(s) for s in both]

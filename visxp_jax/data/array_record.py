@@ -12,7 +12,7 @@ from array_record.python import array_record_module  # pyright: ignore
 from PIL import Image
 
 from visxp_jax.data.dataset import PreparedDataset, damaged
-from visxp_jax.data.reader import filled
+from visxp_jax.data.reader import filled, open_builder
 from visxp_jax.types import Batch
 
 KEYS = ("frame", "log_mel", "clip_id", "video_id", "label")
@@ -30,7 +30,7 @@ class ArrayRecordReader:
     ) -> None:
         """Open a data set whose shards have been checked."""
         self._dataset = dataset
-        self._builder: Any = tfds.builder_from_directory(dataset.builder_dir)
+        self._builder = open_builder(dataset)
         self._host, self._hosts = host, hosts
 
     def train(self, *, batch_size: int, seed: int, start: int) -> Iterator[Batch]:

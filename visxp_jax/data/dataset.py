@@ -1,6 +1,7 @@
 """Prepared data on disk: what is there, and whether all of it is."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +14,14 @@ import pyarrow.parquet as pq
 
 from visxp_jax.errors import VisxpError
 
+SPLITS = ("train", "validation", "test")
 PREPARED = "prepared.json"
 MANIFEST = "manifest.csv"
 INDEX = "clips.parquet"
+# What `prepared.json` holds, and its options; those read here.
+KEYS = {"options", "inputs_sha256", "manifest_sha256", "builder_dir", "label_names"}
+KEYS |= {"counts", "shards", "files"}
+OPTIONS = {"videos", "file_format", "spectrogram", "size_px"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,11 @@ class PreparedDataset:
         """Clips of a split with sound that is not silent."""
         return self.counts.get(split, {}).get("usable", 0)
 
+    def num_usable_videos(self, split: str) -> int:
+        """Videos of a split with such a clip."""
+        index = self.index(split)
+        return len(np.unique(index["video_id"][index["has_audio"] & ~index["silent"]]))
+
     def shards(self, split: str) -> list[Path]:
         """Files of a split, in the order of their records."""
         named = f"-{split}.{self.file_format}-"
@@ -87,7 +98,7 @@ def open_dataset(dir: Path) -> PreparedDataset:
     dir = Path(dir)
     try:
         prepared = read_prepared(dir)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise VisxpError(
             f"{dir} must hold prepared data, but {PREPARED} is missing; run "
             f"`python -m data_prep.prepare VIDEOS --out {dir}`, again if it was "
@@ -100,7 +111,8 @@ def open_dataset(dir: Path) -> PreparedDataset:
     return PreparedDataset(
         dir=dir,
         builder_dir=dir / prepared["builder_dir"],
-        videos=Path(options["videos"]),
+        # Kept relative where they lie beside the data, so that both may move.
+        videos=Path(os.path.normpath(dir / options["videos"])),
         file_format=options["file_format"],
         spectrogram=options["spectrogram"],
         size_px=options["size_px"],
@@ -120,12 +132,13 @@ def read_prepared(dir: Path) -> dict[str, Any]:
     """
     try:
         prepared = json.loads((dir / PREPARED).read_text(encoding="utf-8"))
+        prepared = prepared if isinstance(prepared, dict) else {}
     except ValueError as error:
         raise damaged(dir / PREPARED, error) from error
-    keys = {"options", "inputs_sha256", "shards", "files", "counts", "builder_dir"}
-    missing = keys - set(prepared if isinstance(prepared, dict) else ())
-    if missing:
-        raise damaged(dir / PREPARED, f"it lacks {', '.join(sorted(missing))}")
+    for keys, values in ((KEYS, prepared), (OPTIONS, prepared.get("options"))):
+        missing = keys - set(values if isinstance(values, dict) else ())
+        if missing:
+            raise damaged(dir / PREPARED, f"it lacks {', '.join(sorted(missing))}")
     return prepared
 
 

@@ -1,10 +1,11 @@
 """What training and evaluation ask of prepared data, however it is stored."""
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from visxp_jax.data.dataset import PreparedDataset, damaged
 from visxp_jax.types import Batch
 
 
@@ -29,6 +30,20 @@ class Reader(Protocol):
     def frames(self, split: str, clip_ids: Iterable[int]) -> dict[int, bytes]:
         """JPEG bytes of the frames of some clips."""
         ...
+
+
+def open_builder(dataset: PreparedDataset) -> Any:
+    """TFDS's view of the shards.
+
+    Raises:
+        VisxpError: the files that describe them are damaged.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder_from_directory(dataset.builder_dir)
+    except Exception as error:  # of json, protobuf and TFDS
+        raise damaged(dataset.builder_dir, error) from error
 
 
 def filled(batch: Batch, batch_size: int) -> Batch:

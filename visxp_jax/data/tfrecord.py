@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from visxp_jax.data.dataset import PreparedDataset, damaged
-from visxp_jax.data.reader import filled
+from visxp_jax.data.reader import filled, open_builder
 from visxp_jax.types import Batch
 
 
@@ -39,7 +39,7 @@ class TFRecordReader:
         """
         tf.config.set_visible_devices([], "GPU")  # the accelerator is jax's
         self._dataset = dataset
-        self._builder: Any = tfds.builder_from_directory(dataset.builder_dir)
+        self._builder = open_builder(dataset)
         self._buffer = shuffle_buffer
         self._host, self._hosts = host, hosts
 

@@ -162,10 +162,11 @@ def kmeans_nmi(
     return protocols.cluster_scores(clusters, test_labels[known]).nmi
 
 
-def chance_nmi(labels: np.ndarray, k: int) -> float | None:
-    """NMI of random clusters: far from 0 where clips are few, so it must be known."""
+def chance_clusters(labels: np.ndarray, k: int) -> protocols.ClusterScores | None:
+    """Scores of k random clusters: far from 0 where clips are few."""
     known = labels[labels >= 0]
     if not len(known):
         return None
     draws = np.random.default_rng(0).integers(0, k, (10, len(known)))
-    return float(np.mean([protocols.cluster_scores(d, known).nmi for d in draws]))
+    rows = [protocols.cluster_scores(draw, known) for draw in draws]
+    return protocols.ClusterScores(*np.mean(rows, axis=0).tolist())

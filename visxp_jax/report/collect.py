@@ -1,6 +1,5 @@
 """Gather what the report of a run shows, and write WORKDIR/report.html."""
 
-import csv
 import json
 import math
 import os
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 from sklearn.preprocessing import normalize
 
-from visxp_jax.data.dataset import MANIFEST
 from visxp_jax.errors import VisxpError
 from visxp_jax.evals import judge
 from visxp_jax.media import read_sounds
@@ -23,6 +21,7 @@ from visxp_jax.report.content import (
     Neighbours,
     Report,
 )
+from visxp_jax.report.files import data_rows, flagged
 from visxp_jax.report.page import render, wav_bytes
 from visxp_jax.session import Session
 from visxp_jax.train.log import read_jsonl
@@ -45,8 +44,10 @@ MEANINGS: dict[str, tuple[str, dict[str, str]]] = {
         "Normalised mutual information of clusters and labels.",
         {
             "k-means, random weights": "random_init_nmi",
-            "k-means, raw pixels, all clips": "raw_nmi_visual",
-            "k-means, raw log-mels, all clips": "raw_nmi_audio",
+            "k-means, raw pixels": "raw_test_nmi_visual",
+            "k-means, raw log-mels": "raw_test_nmi_audio",
+            "k-means, raw pixels, of all clips": "raw_nmi_visual",
+            "k-means, raw log-mels, of all clips": "raw_nmi_audio",
         },
     ),
     "ari": ("Adjusted Rand index of clusters and labels; 0 by chance.", {}),
@@ -118,8 +119,8 @@ def write_report(
             )
             for query, lists in queries.items()
         ],
-        data_rows=data_rows(session),
-        warnings=media.warnings,
+        data_rows=data_rows(session.dataset),
+        warnings=[*media.warnings, *flagged(session.dataset)],
     )
     path = session.workdir / "report.html"
     partial = path.with_suffix(".partial")
@@ -272,6 +273,8 @@ def figures(results: judge.Scores) -> list[Figure]:
         "avc_accuracy": 0.5,
         "nmi": results.get("chance_nmi"),
         "kmeans_nmi": results.get("chance_nmi"),
+        "cluster_accuracy": results.get("chance_cluster_accuracy"),
+        "purity": results.get("chance_purity"),
         "linear_probe": results.get("chance_linear_probe"),
         "knn": results.get("chance_linear_probe"),
     }
@@ -342,19 +345,6 @@ def health(rows: list[dict[str, Any]]) -> list[HealthRow]:
         for name, good in HEALTH.items()
         if name in latest
     ]
-
-
-def data_rows(session: Session) -> list[tuple[str, str]]:
-    """What became of the input files, and how many clips carry which flag."""
-    with (session.dataset.dir / MANIFEST).open(encoding="utf-8", newline="") as file:
-        manifest = list(csv.DictReader(file))
-    status = Counter(row["status"] for row in manifest)
-    reasons = Counter(row["reason"] for row in manifest if row["status"] == "skipped")
-    rows = [(f"files {name}", str(count)) for name, count in status.items()]
-    rows += [(f"skipped: {why}", str(count)) for why, count in reasons.most_common(10)]
-    for split, counts in session.dataset.counts.items():
-        rows += [(f"{split}: {name}", str(count)) for name, count in counts.items()]
-    return rows
 
 
 def _line(value: Any) -> str:

@@ -21,13 +21,22 @@ class Checkpoints:
     would otherwise be restored without a word.
     """
 
-    def __init__(self, directory: Path, *, keep: int) -> None:
-        """Open or create; call only while holding the workdir's lock."""
+    def __init__(self, directory: Path, *, keep: int | None) -> None:
+        """Open or create; call only while holding the workdir's lock.
+
+        Args:
+            directory: Of this run's checkpoints alone.
+            keep: So many are kept, the newest. None only looks: nothing is made,
+                cleared away or saved.
+        """
         self._directory = directory.absolute()
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, cleanup_tmp_directories=True
+                max_to_keep=keep,
+                cleanup_tmp_directories=keep is not None,
+                create=keep is not None,
+                read_only=keep is None,
             ),
             item_names=("state", "about"),
         )

@@ -73,15 +73,17 @@ def _precedes_step(row: Mapping[str, Any]) -> bool:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics file; a line cut off by a crash is left out."""
+    """Rows of a metrics file; what is none, such as a line cut off, is left out."""
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
     return rows
 
 

@@ -67,6 +67,16 @@ class StopSignal:
             return False
         return bool(process_allgather(np.array(self.received)).any())
 
+    def release(self) -> None:
+        """Give the signals back for work that is not saved: from now on one ends it.
+
+        Raises:
+            KeyboardInterrupt: one has come already.
+        """
+        self.restore()
+        if self.received:
+            raise KeyboardInterrupt
+
     def restore(self) -> None:
         """Give the signals back."""
         for number, handler in self._previous.items():
