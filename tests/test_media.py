@@ -1,4 +1,7 @@
 import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import av
@@ -219,6 +222,36 @@ def test_clips_come_while_the_file_is_being_read(tmp_path):
     assert report.sound_seconds == pytest.approx(20, abs=0.05)
     report.sound_seconds = 0.0
     assert report == ReadReport(seconds=20, clips=20, dropped=0, frames=200, faults=0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path):
+    """Held in full, the longer one's pictures take 100 MB more than the shorter's."""
+    peaks = {}
+    for seconds in (5, 65):
+        size = {"width": 320, "height": 240, "fps": 15}
+        path = write_video(tmp_path / f"{seconds}.mp4", seconds=seconds, **size)
+        script = f"""
+            from pathlib import Path
+            from visxp_jax.audio.spectrogram import PRESETS
+            from visxp_jax.media import read_clips
+            mel = PRESETS["mel"]
+            clips = read_clips(Path({str(path)!r}), size_px=16, spectrogram=mel)
+            assert sum(1 for _ in clips) == {seconds}
+            # getrusage would tell of the parent, too.
+            status = Path("/proc/self/status").read_text()
+            print(status.partition("VmHWM:")[2].split()[0])
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)],
+            cwd=Path(__file__).parent.parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        peaks[seconds] = int(done.stdout) / 1024
+    assert peaks[65] - peaks[5] < 25, peaks
 
 
 def test_damage_costs_the_seconds_it_touches_and_no_others(tmp_path):

@@ -5,6 +5,10 @@ import os
 import signal
 import time
 
+import numpy as np
+
+from data_prep import parts
+
 
 def work(task, beat):
     kind, value = task
@@ -24,4 +28,7 @@ def work(task, beat):
         return value
     if kind == "full":
         raise OSError(errno.ENOSPC, "No space left on device", "x")
+    if kind == "greedy":
+        parts._limit_memory()
+        return np.ones(value, np.uint8).sum()
     raise KeyError(value)

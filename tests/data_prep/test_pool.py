@@ -1,3 +1,4 @@
+from data_prep.parts import MEMORY_LIMIT_BYTES
 from data_prep.pool import Failure, run_isolated
 from tests.data_prep.pool_tasks import work
 
@@ -26,6 +27,13 @@ def test_crash_costs_one_task_and_the_rest_goes_on():
     assert found[("die", 0)] == Failure("crashed (SIGSEGV)", None)
     assert found[("exit", 0)] == Failure("crashed (exit code 3)", None)
     assert [found[("double", i)] for i in (1, 2, 3)] == [2, 4, 6]
+
+
+def test_more_memory_than_allowed_costs_one_task():
+    greedy = ("greedy", MEMORY_LIMIT_BYTES)
+    found = run([greedy, ("double", 1)], workers=1)
+    assert "Unable to allocate" in found[greedy].reason
+    assert found[("double", 1)] == 2
 
 
 def test_hang_is_killed_but_slow_progress_is_not():
