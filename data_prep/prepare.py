@@ -82,9 +82,6 @@ def prepare(
         VisxpError: an option is out of range, no file could be used, `out` holds other
             data or is in use, or it cannot be written.
     """
-    for name, path in (("VIDEOS", videos), ("--out", out)):
-        if not os.fspath(path) or path == Path():
-            raise VisxpError(f"{name} must name a folder, got {os.fspath(path)!r}.")
     videos, out = Path(os.path.abspath(videos)), Path(os.path.abspath(out))
     if out == videos:
         raise VisxpError(
@@ -296,6 +293,12 @@ def _failed(task: PartTask, failure: Failure) -> Row:
     return row
 
 
+def _folder(text: str) -> Path:
+    if not text:  # a variable of the shell that is not set; not the current folder
+        raise argparse.ArgumentTypeError("must name a folder, got ''")
+    return Path(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.prepare",
@@ -303,8 +306,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("videos", type=Path, metavar="VIDEOS", help="folder, with its subfolders")
-    add("--out", type=Path, required=True, metavar="DIR", help="where the data go")
+    add("videos", type=_folder, metavar="VIDEOS", help="folder, with its subfolders")
+    add("--out", type=_folder, required=True, metavar="DIR", help="where the data go")
     add(
         "--spectrogram",
         choices=list(PRESETS),

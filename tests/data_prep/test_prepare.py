@@ -281,7 +281,6 @@ def test_nothing_usable_is_refused(tmp_path, capsys):
         ({"file_format": "zip"}, "file_format must be one of tfrecord, array_record"),
         ({"fractions": (0.5, 0.5, 0.5)}, "sum to 1, got"),
         ({"fractions": (0.7, float("nan"), 0.3)}, "sum to 1, got"),
-        ({"out": Path()}, "--out must name a folder"),
         ({"workers": 0}, "workers must be at least 1"),
         ({"timeout_s": 0}, "timeout_s must be positive"),
     ],
@@ -323,6 +322,14 @@ def test_tfrecord_without_tensorflow_is_refused_at_once(videos, tmp_path, monkey
     with pytest.raises(VisxpError, match="needs TensorFlow.*take 'array_record'"):
         prepare(videos, tmp_path / "out", **OPTIONS)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [["", "--out", "x"], [".", "--out", ""]])
+def test_empty_name_is_not_the_current_folder(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "must name a folder, got ''" in capsys.readouterr().err
 
 
 def test_output_in_use_is_refused(videos, tmp_path):

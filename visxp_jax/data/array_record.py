@@ -94,7 +94,7 @@ class ArrayRecordReader:
             split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
         )
         stored = self._builder.info.features
-        # Only these: a third of the time of parsing all, which threads cannot share.
+        # Only these: half the time of parsing all, which threads cannot share.
         features: Any = tfds.features.FeaturesDict({key: stored[key] for key in KEYS})
         decoders = {"frame": tfds.decode.SkipDecoding()}
         return lambda position: features.deserialize_example_np(
