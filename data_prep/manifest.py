@@ -21,6 +21,7 @@ class Row:
         reason: Why not all of it was kept.
         seconds: Length of the pictures.
         sound_seconds: Length of the sound, from where the pictures begin.
+        mismatched: 1 if there is sound, over a second longer or shorter than they.
         clips: One-second clips taken.
         dropped: Seconds left out because of damage.
         no_audio: Clips without sound.
@@ -40,6 +41,7 @@ class Row:
     reason: str = ""
     seconds: float = 0.0
     sound_seconds: float = 0.0
+    mismatched: int = 0
     clips: int = 0
     dropped: int = 0
     no_audio: int = 0
@@ -57,11 +59,6 @@ class Row:
     def has_sound(self) -> bool:
         """Whether any clip has sound that is not silent."""
         return self.clips > self.no_audio + self.silent
-
-    @property
-    def mismatched(self) -> bool:
-        """Whether sound and pictures differ in length by more than a second."""
-        return self.sound_seconds > 0 and abs(self.sound_seconds - self.seconds) > 1
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))

@@ -171,6 +171,8 @@ def _write_clips(task: PartTask, beat: Beat) -> Row:
     finally:
         unfinished.unlink(missing_ok=True)
     row.seconds, row.sound_seconds = report.seconds, report.sound_seconds
+    apart_s = abs(row.sound_seconds - row.seconds)
+    row.mismatched = int(row.sound_seconds > 0 and apart_s > 1)
     row.clips, row.dropped = report.clips, report.dropped
     expected = max(info.num_frames, report.frames)
     if report.faults or report.dropped or report.frames < 0.98 * expected:

@@ -29,8 +29,8 @@ def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
 def compiler_options() -> dict[str, str]:
     """What the networks are compiled with, for `jax.jit(compiler_options=...)`.
 
-    On CPU, XLA hands convolutions to YNNPACK, whose weight gradients are 2 to 6 times
-    slower than XLA's own (experiments/bench/encoder.py); sums and products stay there.
+    On CPU, XLA hands convolutions to YNNPACK, whose weight gradients took 2 to 6 times
+    as long as XLA's own (jax 0.10.2, AVX-512); sums and products stay there.
     Other devices have no such choice.
     """
     if jax.default_backend() != "cpu":

@@ -106,6 +106,8 @@ def test_every_file_has_a_row_that_says_why(videos, prepared):
     long = rows["odd/long.mkv"]
     assert (long["clips"], long["seconds"]) == ("2", "2.0")
     assert float(long["sound_seconds"]) == pytest.approx(5, abs=0.1)
+    assert (long["mismatched"], kept["mismatched"]) == ("1", "0")
+    assert rows["odd/mute.mp4"]["mismatched"] == "0"
     assert not Path("owned").exists()
 
 

@@ -8,8 +8,7 @@ from visxp_jax.report.files import data_rows, flagged
 PLAIN = {
     "status": "kept",
     "reason": "",
-    "seconds": "8.0",
-    "sound_seconds": "8.01",
+    "mismatched": "0",
     "no_audio": "0",
     "silent": "0",
     "still": "0",
@@ -26,7 +25,7 @@ def dataset(folder, **files):
 
 
 def test_flags_name_the_first_files_that_carry_them(tmp_path):
-    mute = {"no_audio": "3", "sound_seconds": "0.0"}
+    mute = {"no_audio": "3"}
     data = dataset(
         tmp_path,
         plain={},
@@ -34,7 +33,7 @@ def test_flags_name_the_first_files_that_carry_them(tmp_path):
         b=mute,
         c=mute,
         d=mute,
-        long={"sound_seconds": "60.2"},
+        long={"mismatched": "1"},
         hurt={"status": "partial", "still": "1"},
         broken={"status": "skipped", "reason": "an empty file", "no_audio": "1"},
     )

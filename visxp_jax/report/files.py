@@ -27,13 +27,10 @@ def read_manifest(dataset: PreparedDataset) -> list[dict[str, str]]:
 
 def flagged(dataset: PreparedDataset) -> list[str]:
     """A line for each kind of flag, with the first files that carry it."""
-
-    def mismatched(row: dict[str, str]) -> bool:
-        sound = float(row["sound_seconds"])
-        return sound > 0 and abs(sound - float(row["seconds"])) > 1
-
     kinds: dict[str, Callable[[dict[str, str]], bool]] = {
-        "sound over a second longer or shorter than the pictures": mismatched,
+        "sound over a second longer or shorter than the pictures": lambda row: (
+            row["mismatched"] == "1"
+        ),
         "clips without sound": lambda row: int(row["no_audio"]) > 0,
         "silent clips": lambda row: int(row["silent"]) > 0,
         "still pictures": lambda row: int(row["still"]) > 0,
