@@ -1,7 +1,8 @@
 """The sounds of the demo videos: one timbre per family, one gesture per kind.
 
 A gesture is what comes again and again: how pitch and loudness run over a cycle. A
-timbre is what plays it. Base pitch, loudness, noise and stray tones are nuisance.
+timbre is what plays it. Base pitch, loudness, noise, stray tones and the tilt of the
+spectrum are nuisance.
 """
 
 from collections.abc import Callable
@@ -182,6 +183,13 @@ def _stray_tones(count: int, rate_hz: int, rng: np.random.Generator) -> np.ndarr
     return wave
 
 
+def _tilt(wave: np.ndarray, rate_hz: int, rng: np.random.Generator) -> np.ndarray:
+    """Another microphone and room: up to 4 dB an octave for or against the treble."""
+    frequency_hz = np.maximum(np.fft.rfftfreq(len(wave), 1 / rate_hz), 60)
+    gain_db = rng.uniform(-4, 4) * np.log2(frequency_hz / 1000)
+    return np.fft.irfft(np.fft.rfft(wave) * 10 ** (gain_db / 20), len(wave))
+
+
 def _stretch(
     voice: Voice, cycle: np.ndarray, rate_hz: int, rng: np.random.Generator
 ) -> np.ndarray:
@@ -194,6 +202,7 @@ def _stretch(
     wave /= np.sqrt(np.mean(wave**2)) + 1e-9
     wave += 10 ** (rng.uniform(-26, -8) / 20) * _noise(count, rate_hz, rng)
     wave += _stray_tones(count, rate_hz, rng)
+    wave = _tilt(wave, rate_hz, rng)
     fade = np.minimum(np.arange(count), np.arange(count)[::-1]) / (0.005 * rate_hz)
     gain = 10 ** (rng.uniform(-20, 0) / 20)
     return wave * np.minimum(fade, 1) * gain / np.abs(wave).max()
@@ -205,7 +214,7 @@ def render_sound(
     """The sound of one demo video.
 
     Timbre and gesture follow the kind; base pitch, loudness (-20 to 0 dB of full
-    scale), coloured noise and stray tones are drawn anew at every cut.
+    scale), coloured noise, stray tones and spectral tilt are drawn anew at every cut.
 
     Args:
         kind: A key of `VOICES`.

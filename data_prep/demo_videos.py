@@ -19,12 +19,12 @@ from typing import NamedTuple
 
 import av
 import numpy as np
-from tqdm import tqdm
 
 from data_prep.demo_pictures import LOOKS, render_frames
 from data_prep.demo_sounds import render_sound
 from data_prep.pool import Beat, Failure, run_isolated
 from visxp_jax.errors import VisxpError
+from visxp_jax.progress import progress_bar
 
 KINDS: tuple[str, ...] = tuple(LOOKS)
 SIZE_PX = 112
@@ -190,7 +190,7 @@ def write_demo_videos(
         videos: Number of files, at least 1.
         seed: Seed of everything drawn by chance, at least 0.
         workers: Processes; 1 renders in this one.
-        progress: Show a progress bar on stderr.
+        progress: Show it on stderr.
 
     Raises:
         VisxpError: A number out of range, or the folder holds files of another seed.
@@ -211,11 +211,8 @@ def write_demo_videos(
         part.write_text(text, encoding="utf-8")
 
     missing = [i for i, plan in enumerate(plans) if not (folder / plan.file).exists()]
-    with tqdm(
-        total=len(missing),
-        desc="demo videos",
-        unit="file",
-        disable=None if progress else True,
+    with progress_bar(
+        total=len(missing), desc="demo videos", unit="file", shown=progress
     ) as bar:
         if workers == 1:
             for index in missing:

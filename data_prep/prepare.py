@@ -24,8 +24,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from data_prep.manifest import Row, manifest_csv, summary
 from data_prep.parts import PartTask, read_row, write_part, write_row, write_whole
 from data_prep.pool import Failure, num_cores, run_isolated
@@ -42,6 +40,7 @@ from visxp_jax.data.dataset import (
 )
 from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
+from visxp_jax.progress import progress_bar
 from visxp_jax.train.lock import LOCK, locked
 
 FILE_FORMATS = ("tfrecord", "array_record")
@@ -76,7 +75,7 @@ def prepare(
         fractions: Of the videos that go to train, validation and test.
         seed: Decides which video goes where.
         timeout_s: A file that yields no clip for so long is skipped.
-        progress: Show a progress bar on a terminal, and a summary at the end.
+        progress: Show progress on stderr, and a summary at the end.
 
     Raises:
         VisxpError: an option is out of range, no file could be used, `out` holds other
@@ -125,7 +124,7 @@ def prepare(
         _write_dataset(tasks, rows, out, options)
         _clean_up(out)
     if progress:
-        print(summary(rows), f"-> {printable(out)}", sep="\n")
+        print(summary(rows), f"-> {printable(out)}", sep="\n", flush=True)
 
 
 def _beside(path: Path, out: Path) -> str:
@@ -230,12 +229,12 @@ def _write_parts(
     # The longest first: the last worker to finish then keeps the others waiting least.
     to_do.sort(key=lambda task: (-task.source.num_bytes, task.source.name))
     begun, clips = time.monotonic(), 0
-    with tqdm(
+    with progress_bar(
         total=len(tasks),
         initial=len(rows),
         desc="prepare",
         unit="file",
-        disable=None if progress else True,
+        shown=progress,
     ) as bar:
 
         def on_beat() -> None:

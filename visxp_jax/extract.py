@@ -20,6 +20,7 @@ from tqdm import tqdm
 from visxp_jax import __version__
 from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
+from visxp_jax.progress import progress_bar
 from visxp_jax.types import Batch
 
 # Late, for the worker processes, which import this module and read files only.
@@ -62,7 +63,7 @@ def read_files(trained: "Trained", files: list[Path], *, timeout_s: float) -> Cl
     data = trained.config.data
     with (
         tempfile.TemporaryDirectory(prefix="visxp-extract-") as scratch,
-        tqdm(desc="read", unit="file", total=len(files), disable=None) as bar,
+        progress_bar(desc="read", unit="file", total=len(files)) as bar,
     ):
         tasks = [
             PartTask(source_of(file), Path(scratch), data.spectrogram, data.size_px)
@@ -254,7 +255,7 @@ def run(
     clips = read_files(trained, files, timeout_s=timeout_s)
     rows: list[Row] = []
     parts: list[tuple[np.ndarray, np.ndarray]] = []
-    with tqdm(desc="extract", unit="clip", disable=None) as bar:
+    with progress_bar(desc="extract", unit="clip") as bar:
         for new, audio, video in encode(trained, clips, batch_size=batch_size):
             rows += new
             parts.append((audio, video))

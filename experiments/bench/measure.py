@@ -34,6 +34,7 @@ def interleaved(
     reference: str,
     rounds: int,
     warm_ups: int = 1,
+    lead_ins: int = 0,
 ) -> dict[str, Rate]:
     """Run all jobs once per round.
 
@@ -42,7 +43,8 @@ def interleaved(
         units: Of work per call, by the same names.
         reference: The job that ratios refer to.
         rounds: Timed calls of each job.
-        warm_ups: Calls before, not timed.
+        warm_ups: Calls before the first round, not timed.
+        lead_ins: Calls at the start of every turn, not timed.
 
     Returns:
         A rate per job, in their order.
@@ -53,6 +55,8 @@ def interleaved(
     rates: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(rounds):
         for name, job in jobs.items():
+            for _ in range(lead_ins):
+                job()
             begun = time.perf_counter()
             job()
             rates[name].append(units[name] / (time.perf_counter() - begun))

@@ -1,12 +1,26 @@
 """Pooling equals the library's, and its gradient is finite whatever is rounded."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from visxp_jax.models.tower import ConvTower, block_max, peak
+from visxp_jax.models.tower import ConvTower, block_max, gelu, peak
+
+
+def test_gelu_is_the_exact_one_in_value_and_gradient():
+    x = jnp.concatenate([jnp.linspace(-8, 8, 801), jnp.array([-1e30, 1e30])])
+    exact = partial(nn.gelu, approximate=False)
+    np.testing.assert_allclose(gelu(x), exact(x), rtol=1e-6, atol=5e-7)
+    np.testing.assert_allclose(
+        jax.vmap(jax.grad(gelu))(x), jax.vmap(jax.grad(exact))(x), rtol=1e-6, atol=5e-7
+    )
+    half = gelu(x.astype(jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(half.astype(jnp.float32), exact(x), rtol=0.02, atol=0.02)
 
 
 def test_block_max_equals_max_pool_in_value_and_gradient():

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from visxp_jax.config import RunConfig
 from visxp_jax.errors import VisxpError
 from visxp_jax.methods import Method
+from visxp_jax.progress import progress_bar
 from visxp_jax.sharding import to_global
 from visxp_jax.train.log import Writer
 from visxp_jax.train.step import Step, TrainState
@@ -132,12 +133,11 @@ def train_stage(
         return names
 
     pending = Pending(run.max_skipped, on_skip)
-    bar = tqdm(
+    bar = progress_bar(
         total=stage.last_step - stage.first_step,
         initial=step - stage.first_step,
         desc=stage.name,
         unit="step",
-        disable=None,
     )
     with bar:
         while step < stage.last_step:
@@ -160,7 +160,7 @@ def train_stage(
             if step % run.log_every == 0 or last:
                 numbers = pending.fetch(step)
                 _write(writers, step, numbers)
-                bar.set_postfix(loss=f"{numbers['loss/total']:.3f}")
+                bar.set_postfix(loss=f"{numbers['loss/total']:.3f}", refresh=False)
             if step % run.eval_every == 0 or last:
                 _write(writers, step, stage.evaluate(state))
                 pending.restart_clock()
