@@ -52,6 +52,8 @@ def assert_same_second(clip):
         ),
         (".avi", {"video_codec": "mpeg4", "audio_codec": "mp3"}),
         (".ts", {}),
+        (".mov", {"video_codec": "prores", "pix_fmt": "yuv422p10le"}),
+        (".avi", {"video_codec": "mjpeg", "pix_fmt": "yuvj420p", "audio_codec": "mp3"}),
     ],
 )
 def test_frame_and_sound_are_of_the_same_second(tmp_path, suffix, codecs):
@@ -266,6 +268,27 @@ def test_damage_costs_the_seconds_it_touches_and_no_others(tmp_path):
     for clip in left:
         np.testing.assert_array_equal(clip.frame, clips[clip.start_s].frame)
         assert clip.frame_s == clips[clip.start_s].frame_s
+
+
+def test_of_pictures_that_stand_alone_only_those_needed_are_decoded(tmp_path):
+    mjpeg = {"video_codec": "mjpeg", "pix_fmt": "yuvj420p", "picture": moving}
+    path = write_video(tmp_path / "x.mkv", seconds=5, **mjpeg)
+    report = ReadReport()
+    whole = clips_of(path, report=report)
+    assert [clip.frame_s for clip in whole] == [0.5, 1.5, 2.5, 3.5, 4.5]
+    assert (report.frames, report.faults, report.dropped) == (5, 0, 0)
+
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    data = path.read_bytes()
+    for number in (12, 25):  # the first is not needed, the second is that of 2.5 s
+        data = data.replace(packets[number], bytes(len(packets[number])))
+    path.write_bytes(data)
+    left = clips_of(path, report=(report := ReadReport()))
+    assert [clip.start_s for clip in left] == [0, 1, 3, 4]
+    assert (report.frames, report.faults, report.dropped) == (4, 1, 1)
+    for clip in left:
+        np.testing.assert_array_equal(clip.frame, whole[int(clip.start_s)].frame)
 
 
 def test_truncated_transport_stream_gives_what_is_there(tmp_path):

@@ -68,7 +68,7 @@ class ReadReport:
         sound_seconds: From the first picture to the end of the sound, 0 without.
         clips: Clips handed out.
         dropped: Seconds left out because the pictures have a gap there.
-        frames: Pictures decoded.
+        frames: Pictures decoded; one per clip where every picture stands by itself.
         faults: Packets and pictures that were damaged.
     """
 
@@ -94,6 +94,7 @@ def read_clips(
     later leaves the first clips partial. The frame is the latest one shown at or before
     the middle. A last part shorter than one second is dropped, and so are seconds that
     touch a gap left by damage: from the last good frame to the next good key frame.
+    Where every picture stands by itself, only those of the clips are decoded.
 
     Args:
         path: A local video file.
@@ -129,8 +130,7 @@ def read_clips(
             track = pictures if packet.stream is video else sound
             assert track is not None
             try:
-                for piece in packet.decode():
-                    track.add(piece)  # pyright: ignore[reportArgumentType]
+                track.decode(packet)
             except MemoryError as error:
                 raise MediaError(path, "takes more memory than allowed") from error
             except (FFmpegError, ValueError):
@@ -183,8 +183,7 @@ def read_sounds(
             if packet.stream is video:
                 continue
             try:
-                for piece in packet.decode():
-                    track.add(piece)  # pyright: ignore[reportArgumentType]
+                track.decode(packet)
             except (FFmpegError, ValueError):
                 track.fault()
             collect(track.position_s)

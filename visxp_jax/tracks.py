@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
@@ -33,6 +34,10 @@ class Picture(NamedTuple):
 
 class PictureTrack:
     """Keeps, for each second, the frame shown at its middle; converts no other.
+
+    Where every packet is a picture by itself (DV, ProRes, DNxHD, MJPEG, JPEG 2000: what
+    archives keep their masters in), no other is decoded either, and damage in the
+    others is not seen.
 
     Attributes:
         position_s: Pictures are known up to here.
@@ -64,6 +69,8 @@ class PictureTrack:
         self.num_frames = 0
         self.num_faults = 0
         self.damaged: set[int] = set()
+        codec = stream.codec_context.codec
+        self._alone = codec.intra_only and not codec.delay
         base = stream.time_base or Fraction(1, 1)
         # Whole numbers: a frame at exactly the middle must count as being there.
         self._base = base.numerator, base.denominator
@@ -75,14 +82,28 @@ class PictureTrack:
         self._has_pts = has_pts
         self._pictures: dict[int, Picture] = {}
         self._next = 0  # the first second whose middle has not been reached
-        self._shown: tuple[av.VideoFrame, float] | None = None
+        self._shown: tuple[av.VideoFrame | av.Packet, float] | None = None
         self._shown_picture: Picture | None = None
         self._gap_from_s: float | None = None
 
-    def add(self, frame: av.VideoFrame) -> None:
-        """Take the next frame in order of presentation."""
+    def decode(self, packet: av.Packet) -> None:
+        """Take the next packet.
+
+        Raises:
+            FFmpegError, ValueError: it cannot be decoded.
+            MemoryError: it takes more memory than allowed.
+        """
+        if self._alone and packet.size:
+            self._add(packet)
+            return
+        for frame in packet.decode():
+            assert isinstance(frame, av.VideoFrame)
+            self._add(frame)
+
+    def _add(self, frame: av.VideoFrame | av.Packet) -> None:
+        """Take the next frame in order of presentation, or the packet that holds it."""
         time_s = self._time_s(frame)
-        if frame.is_corrupt or frame.width * frame.height > self._max_pixels:
+        if not self._usable(frame):
             self.fault()
             return
         if self._shown is not None and time_s < self._shown[1]:
@@ -90,7 +111,7 @@ class PictureTrack:
             return
         if self._gap_from_s is not None:
             # Until the next key frame pictures are built upon what was lost.
-            if not frame.key_frame:
+            if isinstance(frame, av.VideoFrame) and not frame.key_frame:
                 self.num_faults += 1
                 return
             self._damage(self._gap_from_s, time_s)
@@ -100,7 +121,7 @@ class PictureTrack:
         self._settle(time_s)
         self._shown, self._shown_picture = (frame, time_s), None
         self.position_s = max(self.position_s, time_s + self._duration_s(frame))
-        self.num_frames += 1
+        self.num_frames += isinstance(frame, av.VideoFrame)
 
     def fault(self) -> None:
         """Something could not be decoded: a gap starts after the last good frame."""
@@ -125,31 +146,59 @@ class PictureTrack:
 
     def _settle(self, until_s: float) -> None:
         while self._next + 0.5 < until_s:
+            picture = None
             if self._shown and self._shown[1] <= self._next + 0.5:
-                self._pictures[self._next] = self._picture()
+                picture = self._picture()
+            if picture:
+                self._pictures[self._next] = picture
             else:
                 self.damaged.add(self._next)
             self._next += 1
 
-    def _picture(self) -> Picture:
+    def _picture(self) -> Picture | None:
+        """The frame on show; None if it turns out only now that it is damaged."""
         assert self._shown is not None
         if self._shown_picture is None:
             frame, time_s = self._shown
+            if isinstance(frame, av.Packet):
+                frame = self._frame_of(frame)
+            if frame is None:
+                self._shown = None
+                return None
             self._shown_picture = Picture(
                 _squared(frame, self._size_px, self._reformatter), time_s
             )
         return self._shown_picture
 
+    def _frame_of(self, packet: av.Packet) -> av.VideoFrame | None:
+        try:
+            frames = packet.decode()
+        except (FFmpegError, ValueError):
+            frames = []
+        for frame in frames:
+            if isinstance(frame, av.VideoFrame) and self._usable(frame):
+                self.num_frames += 1
+                return frame
+        self.num_faults += 1
+        return None
+
+    def _usable(self, frame: av.VideoFrame | av.Packet) -> bool:
+        if frame.is_corrupt:
+            return False
+        if isinstance(frame, av.Packet):
+            return True  # how large its picture is will be seen
+        return frame.width * frame.height <= self._max_pixels
+
     def _damage(self, from_s: float, to_s: float) -> None:
         self.damaged.update(range(max(0, math.floor(from_s)), math.ceil(to_s)))
 
-    def _time_s(self, frame: av.VideoFrame) -> float:
+    def _time_s(self, frame: av.VideoFrame | av.Packet) -> float:
         stamp = frame.pts if self._has_pts else frame.dts
         if stamp is None:
             return self.position_s
         return (stamp - self._start) * self._base[0] / self._base[1]
 
-    def _duration_s(self, frame: av.VideoFrame) -> float:
+    def _duration_s(self, frame: av.VideoFrame | av.Packet) -> float:
         if frame.duration:
             return frame.duration * self._base[0] / self._base[1]
         return self._frame_s
@@ -196,7 +245,18 @@ class SoundTrack:
         self._filled: dict[int, int] = {}
         self._first_kept = 0
 
-    def add(self, frame: av.AudioFrame) -> None:
+    def decode(self, packet: av.Packet) -> None:
+        """Take the next packet.
+
+        Raises:
+            FFmpegError, ValueError: it cannot be decoded.
+            MemoryError: it takes more memory than allowed.
+        """
+        for frame in packet.decode():
+            assert isinstance(frame, av.AudioFrame)
+            self._add(frame)
+
+    def _add(self, frame: av.AudioFrame) -> None:
         """Take the next piece of sound; values that are no numbers are a fault."""
         floating = frame.format.name.startswith(("flt", "dbl"))
         if floating and not np.isfinite(frame.to_ndarray()).all():
