@@ -23,6 +23,7 @@ import numpy as np
 from data_prep.demo_pictures import LOOKS, render_frames
 from data_prep.demo_sounds import render_sound
 from data_prep.pool import Beat, Failure, run_isolated
+from visxp_jax.atomic import write_whole
 from visxp_jax.errors import VisxpError
 from visxp_jax.progress import progress_bar
 
@@ -207,8 +208,7 @@ def write_demo_videos(
     text = _truth_text(plans)
     _check_truth(folder, text, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    with _atomic(folder / TRUTH) as part:
-        part.write_text(text, encoding="utf-8")
+    write_whole(folder / TRUTH, text)
 
     missing = [i for i, plan in enumerate(plans) if not (folder / plan.file).exists()]
     with progress_bar(

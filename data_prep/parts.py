@@ -21,6 +21,7 @@ from PIL import Image
 from data_prep.manifest import Row
 from data_prep.pool import Beat
 from data_prep.sources import Source
+from visxp_jax.atomic import write_whole
 from visxp_jax.audio.spectrogram import PRESETS
 from visxp_jax.media import Clip, MediaError, ReadReport, probe, read_clips
 
@@ -113,16 +114,6 @@ def read_clips_of(task: PartTask) -> Iterator[tuple[dict[str, Any], Any, Any]]:
     for clip in read_part(task):
         frame = np.asarray(Image.open(io.BytesIO(clip["frame"])))
         yield clip, frame, np.frombuffer(clip["log_mel"], np.float16).reshape(shape)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that appears only once it is whole, and survives a power cut."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with unfinished.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
 
 
 def _write_clips(task: PartTask, beat: Beat) -> Row:

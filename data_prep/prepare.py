@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.manifest import Row, manifest_csv, summary
-from data_prep.parts import PartTask, read_row, write_part, write_row, write_whole
+from data_prep.parts import PartTask, read_row, write_part, write_row
 from data_prep.pool import Failure, num_cores, run_isolated
 from data_prep.sources import Source, find_sources, fingerprint
+from visxp_jax.atomic import write_whole
 from visxp_jax.audio.spectrogram import PRESETS
 from visxp_jax.config import MAX_SIZE_PX
 from visxp_jax.data.dataset import (

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from data_prep.builder import NAME, Video, read_index, write_shards
 from data_prep.manifest import Row, manifest_csv
-from data_prep.parts import PartTask, read_part, write_whole
+from data_prep.parts import PartTask, read_part
 from data_prep.splits import assign_splits
+from visxp_jax.atomic import write_whole
 from visxp_jax.audio.spectrogram import PRESETS
 from visxp_jax.data.dataset import INDEX, MANIFEST, PREPARED, SPLITS
 from visxp_jax.errors import VisxpError

@@ -57,6 +57,19 @@ def test_network_that_clips_do_not_fit_is_refused_before_anything_is_written(tmp
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("content", ["", "[]", "3", '{"port": 80}', "\xff"])
+def test_a_file_of_others_by_a_name_of_ours_is_refused_and_kept(tmp_path, content):
+    (tmp_path / "config.json").write_text(content, encoding="latin-1")
+    with pytest.raises(VisxpError, match=r"holds a config\.json of something else"):
+        check_start(config(), tmp_path)
+    assert (tmp_path / "config.json").read_text(encoding="latin-1") == content
+
+
+def test_other_files_in_a_workdir_are_nobodys_business(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    check_start(config(), tmp_path)
+
+
 def test_looking_for_checkpoints_changes_nothing(tmp_path):
     theirs = tmp_path / CHECKPOINTS / "5.orbax-checkpoint-tmp-1" / "x"
     theirs.parent.mkdir(parents=True)

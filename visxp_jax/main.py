@@ -12,6 +12,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from visxp_jax.atomic import write_whole
 from visxp_jax.config import TrainConfig, from_dict, unknown_key
 from visxp_jax.errors import VisxpError
 
@@ -103,9 +104,7 @@ def run(config: TrainConfig, workdir: Path, *, tensorboard: bool) -> dict[str, A
             params = jax.device_get(state.params)
             model_state = jax.device_get(state.model_state)
             about["sha256"] = save_weights(workdir, config, params, model_state, about)
-            partial = workdir / "results.json.partial"
-            partial.write_text(json.dumps(results, indent=2), encoding="utf-8")
-            os.replace(partial, workdir / "results.json")
+            write_whole(workdir / "results.json", json.dumps(results, indent=2))
             write_report(session, params, results, features, about)
     return results
 

@@ -14,6 +14,7 @@ import numpy as np
 from jax.experimental.multihost_utils import broadcast_one_to_all
 
 from visxp_jax import __version__
+from visxp_jax.atomic import write_whole
 from visxp_jax.config import TrainConfig, to_dict
 from visxp_jax.data import open_reader
 from visxp_jax.data.dataset import PreparedDataset, open_dataset
@@ -31,6 +32,8 @@ from visxp_jax.weights import make_model
 PyTree = Any
 
 CHECKPOINTS = "checkpoints"
+CONFIG = "config.json"  # written first of these
+OUTPUTS = (CONFIG, "metrics.jsonl", "model.npz", "results.json", "report.html")
 
 
 class Session(NamedTuple):
@@ -78,8 +81,10 @@ def check_start(config: TrainConfig, workdir: Path) -> None:
 
     Raises:
         VisxpError: the batch does not fit the devices, the network not the clips, or
-            the workdir holds a checkpoint of another configuration.
+            the workdir holds a checkpoint of another configuration, or files by the
+            names of ours.
     """
+    check_ours(workdir)
     check_batch_size(config.data.batch_size, make_mesh())
     # A network that cannot take such clips says so now.
     jax.eval_shape(make_model(config).init, jax.random.key(0))
@@ -93,6 +98,20 @@ def check_start(config: TrainConfig, workdir: Path) -> None:
         if latest is not None:
             check_same_config(checkpoints.about(latest), config, workdir)
         checkpoints.close()
+
+
+def check_ours(workdir: Path) -> None:
+    """Refuse to write over what no run of ours wrote."""
+    found = [name for name in OUTPUTS if (workdir / name).exists()]
+    try:
+        ours = "stages" in json.loads((workdir / CONFIG).read_bytes())
+    except (OSError, ValueError, TypeError):
+        ours = False
+    if found and not ours:
+        raise VisxpError(
+            f"--workdir must be new or that of an earlier run, but {workdir} holds a "
+            f"{found[0]} of something else; choose another."
+        )
 
 
 @contextmanager
@@ -131,8 +150,7 @@ def open_session(
     writers: list[Writer] = []
     hooks: list[Hook] = []
     if jax.process_index() == 0:
-        values = json.dumps(to_dict(config), indent=2)
-        (workdir / "config.json").write_text(values, encoding="utf-8")
+        write_whole(workdir / CONFIG, json.dumps(to_dict(config), indent=2))
         writers, hooks = make_writers(
             workdir,
             first_step=latest or 0,

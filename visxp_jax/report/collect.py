@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
 from collections import Counter
 from typing import Any
 
 import numpy as np
 from sklearn.preprocessing import normalize
 
+from visxp_jax.atomic import write_whole
 from visxp_jax.errors import VisxpError
 from visxp_jax.evals import judge
 from visxp_jax.media import read_sounds
@@ -123,9 +123,7 @@ def write_report(
         warnings=[*media.warnings, *flagged(session.dataset)],
     )
     path = session.workdir / "report.html"
-    partial = path.with_suffix(".partial")
-    partial.write_text(render(report), encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, render(report))
 
 
 class TestClips:
