@@ -76,10 +76,12 @@ def main() -> None:
     for seed in args.seeds:
         for name, *changes in args.variant:
             workdir = args.runs / f"{name}-{seed}"
+            if workdir.exists():  # it would only be judged again
+                parser.error(f"{workdir} must not exist; choose another --runs")
             rows[name].append(run(args.config, workdir, args.data, changes, seed))
             print(f"{name} seed {seed}: {json.dumps(rows[name][-1])}", flush=True)
     record = {
-        "command": sys.argv,
+        "config": args.config,
         "commit": code,
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "variants": {name: changes for name, *changes in args.variant},

@@ -23,6 +23,7 @@ FORMATS = (
 MAX_PIXELS = 8192 * 4608
 MAX_STREAMS = 64
 MAX_DURATION_S = 24 * 3600.0
+TOO_MUCH_MEMORY = "takes more memory than allowed"
 MAX_READ_ERRORS = 100  # of the container, in a row
 
 
@@ -95,7 +96,7 @@ def opened(path: Path) -> Any:
     try:
         container = av.open(os.fspath(path), options=options)
     except MemoryError as error:
-        raise MediaError(path, "takes more memory than allowed") from error
+        raise MediaError(path, TOO_MUCH_MEMORY) from error
     except PermissionError as error:
         raise MediaError(path, "may not be read") from error
     except (FFmpegError, OSError, ValueError) as error:
@@ -155,7 +156,7 @@ def packets_of(
         except (StopIteration, EOFError):
             return
         except MemoryError as error:
-            raise MediaError(path, "takes more memory than allowed") from error
+            raise MediaError(path, TOO_MUCH_MEMORY) from error
         except FFmpegError:
             errors += 1
             packets = container.demux(streams)

@@ -283,8 +283,9 @@ def run(
         WRITERS[out.suffix](partial, rows, audio, video, json.dumps(about))
         partial.replace(out)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise VisxpError(f"cannot write {out}: {error}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
     print(f"{len(rows)} clips of {len({r.path for r in rows})} files -> {out}")
 
 

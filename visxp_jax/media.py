@@ -13,6 +13,7 @@ from visxp_jax.audio.spectrogram import Spectrogram
 from visxp_jax.container import (
     MAX_DURATION_S,
     MAX_PIXELS,
+    TOO_MUCH_MEMORY,
     MediaError,
     MediaInfo,
     opened,
@@ -120,6 +121,7 @@ def read_clips(
             size_px=size_px,
             start_s=start_s,
             max_pixels=MAX_PIXELS,
+            max_s=MAX_DURATION_S,
             has_pts=container.format.name != "avi",
         )
         sound = None
@@ -132,7 +134,7 @@ def read_clips(
             try:
                 track.decode(packet)
             except MemoryError as error:
-                raise MediaError(path, "takes more memory than allowed") from error
+                raise MediaError(path, TOO_MUCH_MEMORY) from error
             except (FFmpegError, ValueError):
                 track.fault()
             if pictures.position_s > MAX_DURATION_S:
@@ -184,6 +186,8 @@ def read_sounds(
                 continue
             try:
                 track.decode(packet)
+            except MemoryError as error:
+                raise MediaError(path, TOO_MUCH_MEMORY) from error
             except (FFmpegError, ValueError):
                 track.fault()
             collect(track.position_s)

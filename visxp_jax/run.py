@@ -125,8 +125,8 @@ def bind_stage(
     }
 
     def save(step: int, state: TrainState) -> None:
-        position = {"batches": step - bounds[0], "seconds": session.seconds()}
-        session.checkpoints.save(step, state, {**about, **position})
+        seconds = session.seconds()
+        session.checkpoints.save(step, state, {**about, "seconds": seconds})
 
     return Stage(
         name=name,

@@ -21,6 +21,7 @@ from visxp_jax.data.dataset import PreparedDataset, open_dataset
 from visxp_jax.data.reader import Reader
 from visxp_jax.errors import VisxpError
 from visxp_jax.features import Encoder
+from visxp_jax.media import printable
 from visxp_jax.models.bind import Model
 from visxp_jax.sharding import check_batch_size, make_mesh
 from visxp_jax.train.checkpoint import Checkpoints
@@ -33,7 +34,14 @@ PyTree = Any
 
 CHECKPOINTS = "checkpoints"
 CONFIG = "config.json"  # written first of these
-OUTPUTS = (CONFIG, "metrics.jsonl", "model.npz", "results.json", "report.html")
+OUTPUTS = (
+    CONFIG,
+    "metrics.jsonl",
+    "model.npz",
+    "model.json",
+    "results.json",
+    "report.html",
+)
 
 
 class Session(NamedTuple):
@@ -64,7 +72,10 @@ class Session(NamedTuple):
     def clip_names(self, clip_ids: np.ndarray) -> list[str]:
         """'video @ start' of training clips, for people to look them up."""
         index = self.dataset.index("train")
-        return [f"{index['video'][i]} @ {index['start_s'][i]:g} s" for i in clip_ids]
+        return [
+            f"{printable(Path(index['video'][i]))} @ {index['start_s'][i]:g} s"
+            for i in clip_ids
+        ]
 
     def features(self, params: PyTree, model_state: PyTree, split: str) -> Features:
         """Frozen features of all usable clips of a split."""

@@ -53,6 +53,7 @@ class PictureTrack:
         size_px: int,
         start_s: Fraction,
         max_pixels: int,
+        max_s: float,
         has_pts: bool,
     ) -> None:
         """Read from `stream`; times are relative to `start_s` on its clock.
@@ -62,6 +63,7 @@ class PictureTrack:
             size_px: Frames become size_px x size_px.
             start_s: Time of the stream's start.
             max_pixels: A larger frame counts as damaged.
+            max_s: A frame beyond it only moves `position_s` there: who reads gives up.
             has_pts: Whether the container stores presentation times. AVI does not; the
                 order of decoding tells more than what FFmpeg makes up for it.
         """
@@ -79,6 +81,7 @@ class PictureTrack:
         self._size_px = size_px
         self._reformatter = VideoReformatter()
         self._max_pixels = max_pixels
+        self._max_s = max_s
         self._has_pts = has_pts
         self._pictures: dict[int, Picture] = {}
         self._next = 0  # the first second whose middle has not been reached
@@ -105,6 +108,9 @@ class PictureTrack:
         time_s = self._time_s(frame)
         if not self._usable(frame):
             self.fault()
+            return
+        if time_s > self._max_s:  # before a gap of that length is noted
+            self.position_s = time_s
             return
         if self._shown is not None and time_s < self._shown[1]:
             self.num_faults += 1  # a clock that runs backwards: keep what was shown

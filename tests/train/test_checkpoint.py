@@ -29,11 +29,11 @@ def some_state(devices: int = 8):
 def test_checkpoint_restores_on_another_number_of_devices(tmp_path):
     state = some_state(8)
     checkpoints = Checkpoints(tmp_path, keep=2)
-    checkpoints.save(5, state, {"stage": "selflabel", "batches": 5})
+    checkpoints.save(5, state, {"stage": "selflabel", "seconds": 5})
     checkpoints.close()
     again = Checkpoints(tmp_path, keep=2)
     assert again.latest() == 5
-    assert again.about(5)["batches"] == 5
+    assert again.about(5)["seconds"] == 5
     restored = again.restore(5, some_state(2))
     again.close()
     for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(restored), strict=True):

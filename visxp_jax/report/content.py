@@ -17,7 +17,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Some clips of a cluster, nearest to its middle first."""
+    """Some clips of a cluster, the surest first."""
 
     index: int
     size: int  # clips in the cluster, shown or not

@@ -32,6 +32,7 @@ def flagged(dataset: PreparedDataset) -> list[str]:
             row["mismatched"] == "1"
         ),
         "clips without sound": lambda row: int(row["no_audio"]) > 0,
+        "clips that lack a part of their sound": lambda row: int(row["partial"]) > 0,
         "silent clips": lambda row: int(row["silent"]) > 0,
         "still pictures": lambda row: int(row["still"]) > 0,
         "damage": lambda row: row["status"] == "partial",

@@ -43,12 +43,20 @@ class Media:
         )
 
 
-def clusters_html(clusters: Sequence[Cluster], media: Media) -> str:
-    """Each cluster as a strip of clips, with tools to sort and find clusters."""
+def clusters_html(clusters: Sequence[Cluster], media: Media, *, in_use: int) -> str:
+    """Each cluster as a strip of clips, with tools to sort and find clusters.
+
+    Args:
+        clusters: To show.
+        media: Pictures and sounds of the page.
+        in_use: Number of clusters with a clip, of which `clusters` may be the largest.
+    """
     if not clusters:
         return none("No clusters: this run ended before clips were clustered.")
     cards = "".join(_cluster(cluster, media) for cluster in clusters)
+    rest = "" if in_use <= len(clusters) else f"<p>The largest of {in_use:,}.</p>"
     return (
+        f"{rest}"
         '<div class="tools"><label>Sort by <select id="sort">'
         '<option value="size">size</option><option value="purity">purity</option>'
         '<option value="index">number</option></select></label>'

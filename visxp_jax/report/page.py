@@ -43,7 +43,11 @@ def render(report: Report) -> str:
         "figures": _figures(report.figures),
         "curves": curves,
         "health": _health(report.health, report.cluster_sizes),
-        "clusters": clusters_html(report.clusters, media),
+        "clusters": clusters_html(
+            report.clusters,
+            media,
+            in_use=sum(size > 0 for size in report.cluster_sizes),
+        ),
         "neighbours": neighbours_html(report.neighbours, media),
         "data": _data(report.data_rows),
         # Numbers alone: nothing in them could close the script element.
