@@ -1,18 +1,26 @@
 """The whole job by its command line, on a tiny network and a few demo videos."""
 
+import base64
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from visxp_jax.audio.spectrogram import PRESETS
+from visxp_jax.data.dataset import open_dataset, read_prepared
+from visxp_jax.media import probe, read_clips, read_sounds
 from visxp_jax.train.lock import locked
 from visxp_jax.train.log import read_jsonl
+from visxp_jax.weights import load_weights
 
 ROOT = Path(__file__).parent.parent
 KEYS = [
@@ -233,16 +241,71 @@ def test_data_smaller_than_the_batch_are_refused(prepared, tmp_path):
     refused(result, "data.batch_size must not exceed the", "4096")
 
 
+def test_report_shows_clips_with_the_sound_of_their_own_second(finished, demo_videos):
+    page = (finished / "report.html").read_text()
+    played = re.findall(
+        r'data-sound="(\d+)" title="play: [^,]+, (\S+) at 0:(\d\d)\.0"', page
+    )
+    sounds = dict(re.findall(r'id="s(\d+)">([^<]+)<', page))
+    assert len({video for _, video, _ in played}) > 2
+    for number, video, second in sorted(set(played)):
+        with wave.open(io.BytesIO(base64.b64decode(sounds[number]))) as file:
+            rate_hz, told = file.getframerate(), file.readframes(file.getnframes())
+        own = read_sounds(demo_videos / video, {int(second)}, rate_hz=rate_hz)
+        np.testing.assert_array_equal(np.frombuffer(told, "<i2"), own[int(second)])
+
+
+def test_report_shows_each_cluster_and_neighbours_from_other_videos(finished, prepared):
+    page = (finished / "report.html").read_text()
+    sizes = [
+        int(size) for size in re.findall(r'class="card"[^>]* data-size="(\d+)"', page)
+    ]
+    usable = open_dataset(prepared["tfrecord"]).counts["test"]["usable"]
+    assert len(sizes) == len(set(re.findall(r'class="card" data-index="(\d+)"', page)))
+    assert sum(sizes) == usable
+    queries = page.split('<article class="query">')[1:]
+    assert queries
+    for query in queries:
+        asked, *found = re.findall(
+            r'class="where" title="([^"]+)"', query.split("</article>")[0]
+        )
+        assert found
+        assert asked not in found
+
+
+def vectors_of(trained, files) -> list[np.ndarray]:
+    """Video and audio vectors of all clips, from the network itself."""
+    data = trained.config.data
+    clips = [
+        clip
+        for file in files
+        for clip in read_clips(
+            file, size_px=data.size_px, spectrogram=PRESETS[data.spectrogram]
+        )
+    ]
+    (video, audio), _ = trained.model.embed(
+        trained.params,
+        trained.model_state,
+        np.stack([clip.frame for clip in clips]),
+        np.stack([clip.log_mel for clip in clips]),
+        train=False,
+    )
+    return [np.asarray(video), np.asarray(audio)]
+
+
 def test_extract_gives_vectors_with_times_and_provenance(
-    finished, demo_videos, tmp_path
+    finished, demo_videos, tmp_path, capsys
 ):
     import pyarrow.parquet as pq
 
-    files = sorted(demo_videos.rglob("*.mp4"))[:3]
+    every = sorted(demo_videos.rglob("*.mp4"))
+    files = [next(f for f in every if "siren-fall" in f.name), every[0], every[5]]
+    assert not probe(files[0]).has_audio
     broken = tmp_path / "-broken $(x).mp4"
     broken.write_bytes(b"no video")
     from visxp_jax.extract import main
 
+    capsys.readouterr()
     for name in ("out.npz", "out.parquet"):
         code = main(
             [
@@ -255,20 +318,34 @@ def test_extract_gives_vectors_with_times_and_provenance(
             ]
         )
         assert code == 0
+        told = capsys.readouterr().err
+        assert f"skipped: {broken}: not a readable media file" in told
     with np.load(tmp_path / "out.npz") as out:
         about = json.loads(str(out["about"]))
         table = pq.read_table(tmp_path / "out.parquet")
-        assert set(out["path"].tolist()) == set(map(str, files))
         n = len(out["path"])
+        # As they were given, each from its first second on.
+        places = [list(map(str, files)).index(path) for path in out["path"].tolist()]
+        order = list(zip(places, out["start_s"].tolist(), strict=True))
+        assert order == sorted(order)
+        assert set(places) == {0, 1, 2}
         assert out["audio"].shape == out["video"].shape == (n, 16)
         np.testing.assert_array_equal(out["end_s"], out["start_s"] + 1)
         assert ((out["frame_s"] - out["start_s"]) <= 0.5).all()
-        np.testing.assert_allclose(
-            np.stack(table["video"].to_numpy()), out["video"], rtol=1e-6
-        )
+        for name in ("audio", "video"):
+            np.testing.assert_allclose(
+                np.stack(table[name].to_numpy()), out[name], rtol=1e-6
+            )
         silent = ~out["has_audio"]
+        assert silent.tolist() == [place == 0 for place in places]
         assert not out["audio"][silent].any()
-        assert out["video"].any()
+        video, audio = vectors_of(load_weights(finished), files)
+        for own, rows in ((video, out["video"]), (audio[~silent], out["audio"])):
+            rows = rows[~silent] if len(own) < n else rows
+            # Frames go through JPEG on the way: near, and nearest to their own row.
+            apart = np.linalg.norm(own[:, None] - rows[None], axis=2)
+            assert (apart.argmin(axis=1) == np.arange(len(own))).mean() > 0.9
+            assert np.median(np.diag(apart)) < 0.1 * np.median(apart)
     assert (
         about["model_sha256"]
         == json.loads((finished / "model.json").read_text())["sha256"]
@@ -280,3 +357,37 @@ def test_extract_without_a_model_is_refused(tmp_path, capsys):
 
     assert main([f"--workdir={tmp_path}", f"--out={tmp_path / 'x.npz'}", "a.mp4"]) == 2
     assert "must hold a trained model" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["avc", "rnn"])
+def test_from_a_folder_of_unlabelled_videos_to_a_report(demo_videos, tmp_path, config):
+    """As in the README: videos in one folder, nothing prepared, TensorBoard on."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for file in sorted(demo_videos.rglob("*.mp4"))[:12]:
+        (videos / file.name).write_bytes(file.read_bytes())
+    workdir = tmp_path / "run"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "visxp_jax.main", f"--workdir={workdir}"),
+            f"--config={ROOT / 'configs' / config}.py:debug",
+            f"--config.data.videos={videos}",
+            "--config.avc.regularisation=0.1",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "12 of 12 files kept" in done.stdout
+    results = json.loads((workdir / "results.json").read_text())
+    assert 0 <= results["avc_accuracy"] <= 1
+    assert results["nmi"] is results["linear_probe"] is results["raw_nmi_audio"] is None
+    assert len(read_prepared(workdir / "data")["label_names"]) == 0
+    events = next(workdir.glob("events.out.tfevents.*"))
+    assert b"loss/representation" in events.read_bytes()
+    page = (workdir / "report.html").read_text()
+    assert "data:image/jpeg" in page
+    assert ("No clusters" in page) == (config == "avc")

@@ -370,6 +370,18 @@ def test_limits_are_kept(tmp_path, monkeypatch, name, limit, reason):
         clips_of(path)
 
 
+def test_limits_are_kept_whatever_the_container_promises(tmp_path, monkeypatch):
+    """Pictures may grow, and times jump, once the file has been opened."""
+    path = write_video(tmp_path / "x.mkv", times_s=[0, 0.5, 1, 1.5, 2e5], sound=None)
+    monkeypatch.setattr("visxp_jax.container.MAX_DURATION_S", 1e9)
+    with pytest.raises(MediaError, match="longer than 86400 s"):
+        clips_of(path)
+    path = write_video(tmp_path / "y.mkv")
+    monkeypatch.setattr("visxp_jax.media.MAX_PIXELS", 64 * 48 - 1)
+    with pytest.raises(MediaError, match="no picture in it could be decoded"):
+        clips_of(path)
+
+
 @pytest.mark.parametrize(
     "name",
     [

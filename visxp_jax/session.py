@@ -73,7 +73,7 @@ class Session(NamedTuple):
         """'video @ start' of training clips, for people to look them up."""
         index = self.dataset.index("train")
         return [
-            f"{printable(Path(index['video'][i]))} @ {index['start_s'][i]:g} s"
+            f"{printable(Path(str(index['video'][i])))} @ {index['start_s'][i]:g} s"
             for i in clip_ids
         ]
 

@@ -29,6 +29,6 @@ def work(task, beat):
     if kind == "full":
         raise OSError(errno.ENOSPC, "No space left on device", "x")
     if kind == "greedy":
-        parts._limit_memory()
-        return np.ones(value, np.uint8).sum()
+        parts._write_clips = lambda task, beat: np.ones(value, np.uint8)
+        return parts.write_part(None, beat)
     raise KeyError(value)
