@@ -14,6 +14,7 @@ from tensorflow_datasets.core.writer import ExampleWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
 from visxp_jax.data.dataset import SPLITS
+from visxp_jax.progress import progress_bar
 
 NAME = "visxp_clips"
 VERSION = "1.0.0"
@@ -78,10 +79,12 @@ class VisxpClips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         *,
         log_mel_shape: tuple[int, int],
         size_px: int,
+        progress: bool,
         **settings: Any,
     ) -> None:
         """Write `videos` by split; clips are numbered in the order they come."""
         self._videos = videos
+        self._progress = progress
         self._log_mel_shape = log_mel_shape
         self._size_px = size_px
         super().__init__(**settings)
@@ -118,7 +121,7 @@ class VisxpClips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         return {
-            split: self._generate_examples(self._videos[split])
+            split: self._generate_examples(split)
             for split in SPLITS
             if self._videos[split]
         }
@@ -126,11 +129,14 @@ class VisxpClips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _example_writer(self) -> ExampleWriter:
         return _SameBytes(self.info.file_format or tfds.core.FileFormat.TFRECORD)
 
-    def _generate_examples(
-        self, videos: list[Video]
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         clip_id = 0
-        for video in videos:
+        for video in progress_bar(
+            iterable=self._videos[split],
+            desc=f"{split} shards",
+            unit="file",
+            shown=self._progress,
+        ):
             for clip in video.clips():
                 log_mel = np.frombuffer(clip["log_mel"], np.float16)
                 yield (
@@ -162,6 +168,7 @@ def write_shards(
     log_mel_shape: tuple[int, int],
     size_px: int,
     file_format: str,
+    progress: bool = False,
 ) -> Path:
     """Write OUT/visxp_clips/1.0.0; records are shuffled by a hash of their number.
 
@@ -172,6 +179,7 @@ def write_shards(
         log_mel_shape: (bands, frames).
         size_px: Of the frames.
         file_format: 'tfrecord' or 'array_record'.
+        progress: Show it on stderr.
 
     Returns:
         That folder.
@@ -182,6 +190,7 @@ def write_shards(
             videos,
             log_mel_shape=log_mel_shape,
             size_px=size_px,
+            progress=progress,
             data_dir=str(out),
             file_format=file_format,
         )

@@ -122,7 +122,7 @@ def prepare(
                 f"{len(rows)} files, the first {printable(Path(rows[0].file))}: "
                 f"{rows[0].reason}; {printable(out / MANIFEST)} names all."
             )
-        _write_dataset(tasks, rows, out, options)
+        _write_dataset(tasks, rows, out, options, progress=progress)
         _clean_up(out)
     if progress:
         print(summary(rows), f"-> {printable(out)}", sep="\n", flush=True)
@@ -256,7 +256,12 @@ def _write_parts(
 
 
 def _write_dataset(
-    tasks: list[PartTask], rows: list[Row], out: Path, options: dict[str, Any]
+    tasks: list[PartTask],
+    rows: list[Row],
+    out: Path,
+    options: dict[str, Any],
+    *,
+    progress: bool,
 ) -> None:
     """Stage 2."""
     # Loads TensorFlow for TFRecords; ArrayRecords do without.
@@ -266,7 +271,7 @@ def _write_dataset(
 
     inputs = fingerprint([task.source for task in tasks])
     try:
-        write_dataset(tasks, rows, out, options, inputs=inputs)
+        write_dataset(tasks, rows, out, options, inputs=inputs, progress=progress)
     except (OSError, RuntimeError) as error:  # TFDS makes RuntimeErrors of all
         if "No space left" not in str(error):
             raise

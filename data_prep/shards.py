@@ -32,6 +32,7 @@ def write_dataset(
     options: dict[str, Any],
     *,
     inputs: str,
+    progress: bool,
 ) -> None:
     """Divide the videos, write shards, index and manifest, and last `prepared.json`.
 
@@ -41,6 +42,7 @@ def write_dataset(
         out: Where everything goes; shards of an unfinished call are replaced.
         options: Kept in `prepared.json`.
         inputs: Fingerprint of the sources, also kept.
+        progress: Show it on stderr.
 
     Raises:
         VisxpError: what was read back is not what was to be written.
@@ -67,6 +69,7 @@ def write_dataset(
         log_mel_shape=preset.shape,
         size_px=options["size_px"],
         file_format=options["file_format"],
+        progress=progress,
     )
     index = read_index(builder_dir)
     _check_index(index, [row for _, row in kept])

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import sys
 import termios
 
@@ -56,3 +57,17 @@ def test_not_shown_is_silent(monkeypatch, terminal):
     monkeypatch.setattr(progress, "LOG_EVERY_S", 1e-9)
     run(shown=False)
     assert log.getvalue() == ""
+
+
+def test_preparation_tells_of_both_its_stages(demo_videos, tmp_path, monkeypatch):
+    from data_prep.prepare import prepare
+
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    monkeypatch.setattr(progress, "LOG_EVERY_S", 1e-9)
+    prepare(demo_videos, tmp_path / "data", spectrogram="mel", size_px=16)
+    lines = log.getvalue().splitlines()
+    done = [line for line in lines if line.startswith("prepare: 25/25 file")][-1]
+    assert re.search(r"\d+ clips, \d+ clips/s", done)
+    for split in ("train", "validation", "test"):
+        assert any(line.startswith(f"{split} shards: ") for line in lines), split
