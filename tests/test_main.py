@@ -133,25 +133,53 @@ def test_run_stopped_by_sigterm_goes_on_to_the_same_losses_and_weights(
             np.testing.assert_array_equal(a[name], b[name])
 
 
-def test_run_without_tensorflow(prepared, tmp_path):
-    """The array_record path on a machine where TensorFlow cannot be imported."""
-    blocker = tmp_path / "site"
-    (blocker / "tensorflow").mkdir(parents=True)
-    (blocker / "tensorflow" / "__init__.py").write_text("raise ImportError('absent')")
-    result = subprocess.run(
-        command(
-            tmp_path / "run",
-            prepared["array_record"],
-            "--config.data.reader=array_record",
-        ),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(blocker)},
+NO_TENSORFLOW = """
+from importlib.machinery import PathFinder
+
+find = PathFinder.find_spec
+
+
+def without(name, *args):
+    return None if name.partition(".")[0] == "tensorflow" else find(name, *args)
+
+
+PathFinder.find_spec = without
+"""
+
+
+@pytest.mark.slow
+def test_prepare_run_and_extract_without_tensorflow(demo_videos, tmp_path):
+    """The array_record path on a machine that has no TensorFlow."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(NO_TENSORFLOW)
+    workdir = tmp_path / "run"
+
+    def call(*args: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *args],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert call(
+        "-c", "import importlib.util as u; print(u.find_spec('tensorflow'))"
+    ) == ("None\n")
+    told = call(
+        *("-m", "visxp_jax.main", f"--workdir={workdir}"),
+        f"--config={ROOT / 'configs' / 'avc'}.py:debug",
+        f"--config.data.videos={demo_videos}",
+        "--config.data.reader=array_record",
     )
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "run" / "report.html").exists()
+    assert "TensorFlow is not installed: metrics.jsonl only" in told
+    assert (workdir / "report.html").exists()
+    video, out = next(demo_videos.rglob("*.mp4")), tmp_path / "out.npz"
+    call("-m", "visxp_jax.extract", f"--workdir={workdir}", f"--out={out}", str(video))
+    assert out.exists()
 
 
 def refused(result: subprocess.CompletedProcess, *words: str) -> None:
@@ -160,6 +188,18 @@ def refused(result: subprocess.CompletedProcess, *words: str) -> None:
     assert len(lines) == 1, result.stderr
     for word in words:
         assert word in lines[0]
+
+
+def test_a_mistake_in_the_configuration_is_found_before_any_device(prepared, tmp_path):
+    refused(
+        run(
+            tmp_path,
+            prepared["tfrecord"],
+            "--config.avc.optim.learning_rate=-1",
+            env={**os.environ, "JAX_PLATFORMS": "nonsense"},
+        ),
+        "learning_rate",
+    )
 
 
 def test_unknown_config_key_says_did_you_mean(prepared, tmp_path):
