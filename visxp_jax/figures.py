@@ -82,6 +82,9 @@ def final_figures(
         "random_init_linear_probe": baseline["linear_probe"],
         "random_init_knn": baseline["knn"],
         "random_init_nmi": baseline["kmeans_nmi"],
+        "random_init_ari": baseline["kmeans_ari"],
+        "random_init_cluster_accuracy": baseline["kmeans_accuracy"],
+        "random_init_purity": baseline["kmeans_purity"],
         "raw_nmi_visual": raw_nmi("frame", every, every, config.seed),
         "raw_nmi_audio": raw_nmi("log_mel", every, every, config.seed),
         "raw_test_nmi_visual": raw_nmi("frame", raw["train"], raw["test"], config.seed),
@@ -126,10 +129,11 @@ def raw_nmi(kind: str, fitted: Batch, scored: Batch, seed: int) -> float | None:
     On all clips, fitted and scored, as on the test clips alone: nothing is learnt, and
     NMI is too high by chance where clips are few.
     """
-    return judge.kmeans_nmi(
+    scores = judge.kmeans_scores(
         getattr(fitted, kind),
         fitted.label,
         getattr(scored, kind),
         scored.label,
         seed=seed,
     )
+    return scores.nmi if scores else None

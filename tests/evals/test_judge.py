@@ -13,7 +13,7 @@ from visxp_jax.evals.judge import (
     cluster_labels,
     cluster_probs,
     clustering,
-    kmeans_nmi,
+    kmeans_scores,
     match_probability,
     modality_agreement,
     probes,
@@ -21,7 +21,9 @@ from visxp_jax.evals.judge import (
 from visxp_jax.models.bind import Model
 from visxp_jax.types import Features
 
-PROBE_KEYS = {"linear_probe", "knn", "kmeans_nmi"}
+PROBE_KEYS = {"linear_probe", "knn"} | {
+    f"kmeans_{name}" for name in ("nmi", "ari", "accuracy", "purity")
+}
 LABEL_KEYS = {"nmi", "ari", "cluster_accuracy", "purity"}
 
 
@@ -211,31 +213,33 @@ def test_probes_without_two_labels_to_learn_or_one_to_test_are_none(
     assert scores == dict.fromkeys(PROBE_KEYS)
 
 
-def test_kmeans_nmi_equals_scikit_learn_on_labelled_test_clips():
+def test_kmeans_equals_scikit_learn_on_labelled_test_clips():
     rng = np.random.default_rng(0)
     train, test = rng.standard_normal((2, 40, 3))
     train_labels, labels = rng.integers(0, 4, (2, 40))
     labels[:10] = -1
-    score = kmeans_nmi(train, train_labels, test, labels, seed=3)
+    scores = kmeans_scores(train, train_labels, test, labels, seed=3)
+    assert scores is not None
     found = protocols.kmeans_clusters(train, test, 4, seed=3)[10:]
     expected = normalized_mutual_info_score(labels[10:], found)
-    assert score == pytest.approx(expected)
+    assert scores.nmi == pytest.approx(expected)
 
 
-def test_kmeans_nmi_learns_from_unlabelled_clips_and_counts_only_real_labels():
+def test_kmeans_learns_from_unlabelled_clips_and_counts_only_real_labels():
     train, test = blobs(30, 0), blobs(12, 1)
     x = np.concatenate([train.video, train.audio], axis=1)
     y = np.concatenate([test.video, test.audio], axis=1)
     few = np.where(np.arange(30) < 3, train.label, -1)
-    assert kmeans_nmi(x, few, y, test.label, seed=0) == pytest.approx(1)
+    scores = kmeans_scores(x, few, y, test.label, seed=0)
+    assert scores == pytest.approx((1, 1, 1, 1))
 
 
-def test_kmeans_nmi_without_two_labels_to_learn_or_one_to_test_is_none():
+def test_kmeans_without_two_labels_to_learn_or_one_to_test_is_none():
     x = np.arange(8.0)[:, None]
     two, one, none = np.arange(8) % 2, np.where(np.arange(8), -1, 5), np.full(8, -1)
-    assert kmeans_nmi(x, one, x, two, seed=0) is None
-    assert kmeans_nmi(x, none, x, two, seed=0) is None
-    assert kmeans_nmi(x, two, x, none, seed=0) is None
+    assert kmeans_scores(x, one, x, two, seed=0) is None
+    assert kmeans_scores(x, none, x, two, seed=0) is None
+    assert kmeans_scores(x, two, x, none, seed=0) is None
 
 
 def test_chance_is_far_from_0_for_few_clips_and_near_it_for_many():

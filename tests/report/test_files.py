@@ -10,6 +10,7 @@ PLAIN = {
     "reason": "",
     "mismatched": "0",
     "no_audio": "0",
+    "partial": "0",
     "silent": "0",
     "still": "0",
 }
@@ -33,13 +34,14 @@ def test_flags_name_the_first_files_that_carry_them(tmp_path):
         b=mute,
         c=mute,
         d=mute,
-        long={"mismatched": "1"},
+        long={"mismatched": "1", "partial": "2"},
         hurt={"status": "partial", "still": "1"},
         broken={"status": "skipped", "reason": "an empty file", "no_audio": "1"},
     )
     assert flagged(data) == [
         "1 files with sound over a second longer or shorter than the pictures: long",
         "4 files with clips without sound: a, b, c, ...",
+        "1 files with clips that lack a part of their sound: long",
         "1 files with still pictures: hurt",
         "1 files with damage: hurt",
     ]

@@ -127,30 +127,33 @@ def probes(train: Features, test: Features, *, seed: int) -> Scores:
     """Linear probe, neighbours and k-means on both modalities' vectors together.
 
     Returns:
-        linear_probe, knn, kmeans_nmi; None where there are fewer than two labels.
+        linear_probe, knn, and kmeans_ with nmi, ari, accuracy and purity; None where
+        there are fewer than two labels.
     """
+    names = [f"kmeans_{name}" for name in protocols.ClusterScores._fields]
     a, b = train.label >= 0, test.label >= 0
     if len(set(train.label[a])) < 2 or not b.any():
-        return {"linear_probe": None, "knn": None, "kmeans_nmi": None}
+        return dict.fromkeys(["linear_probe", "knn", *names])
     x = np.concatenate([train.video, train.audio], axis=1)[a]
     y = np.concatenate([test.video, test.audio], axis=1)[b]
     known = (x, train.label[a], y, test.label[b])
+    grouped = kmeans_scores(*known, seed=seed)
     return {
         "linear_probe": protocols.linear_probe(*known),
         "knn": protocols.knn(*known),
-        "kmeans_nmi": kmeans_nmi(*known, seed=seed),
+        **dict(zip(names, grouped or (None,) * len(names), strict=True)),
     }
 
 
-def kmeans_nmi(
+def kmeans_scores(
     train: np.ndarray,
     train_labels: np.ndarray,
     test: np.ndarray,
     test_labels: np.ndarray,
     *,
     seed: int,
-) -> float | None:
-    """NMI on `test` of k-means fitted on `train`; None without labels.
+) -> protocols.ClusterScores | None:
+    """Scores on `test` of k-means fitted on `train`; None without labels.
 
     There are as many clusters as labels, and the labels are used for that number alone.
     """
@@ -159,7 +162,7 @@ def kmeans_nmi(
     if k < 2 or not known.any():
         return None
     clusters = protocols.kmeans_clusters(train, test[known], k, seed=seed)
-    return protocols.cluster_scores(clusters, test_labels[known]).nmi
+    return protocols.cluster_scores(clusters, test_labels[known])
 
 
 def chance_clusters(labels: np.ndarray, k: int) -> protocols.ClusterScores | None:

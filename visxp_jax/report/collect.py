@@ -50,9 +50,18 @@ MEANINGS: dict[str, tuple[str, dict[str, str]]] = {
             "k-means, raw log-mels, of all clips": "raw_nmi_audio",
         },
     ),
-    "ari": ("Adjusted Rand index of clusters and labels; 0 by chance.", {}),
-    "cluster_accuracy": ("After the best one-to-one match of clusters to labels.", {}),
-    "purity": ("Share of clips with the most frequent label of their cluster.", {}),
+    "ari": (
+        "Adjusted Rand index of clusters and labels.",
+        {"k-means, random weights": "random_init_ari"},
+    ),
+    "cluster_accuracy": (
+        "After the best one-to-one match of clusters to labels.",
+        {"k-means, random weights": "random_init_cluster_accuracy"},
+    ),
+    "purity": (
+        "Share of clips with the most frequent label of their cluster.",
+        {"k-means, random weights": "random_init_purity"},
+    ),
     "linear_probe": (
         "Accuracy of a linear classifier on the frozen features.",
         {"random weights": "random_init_linear_probe"},
@@ -62,7 +71,10 @@ MEANINGS: dict[str, tuple[str, dict[str, str]]] = {
         {"random weights": "random_init_knn"},
     ),
     "modality_agreement": ("Picture alone and sound alone name one cluster.", {}),
-    "kmeans_nmi": ("NMI of k-means on the frozen features of both modalities.", {}),
+    "kmeans_nmi": (
+        "NMI of k-means on the frozen features of both modalities.",
+        {"random weights": "random_init_nmi"},
+    ),
 }
 HEALTH = {
     "relabel/column_error": "near 0: clusters have their wanted sizes",
@@ -271,6 +283,7 @@ def figures(results: judge.Scores) -> list[Figure]:
         "avc_accuracy": 0.5,
         "nmi": results.get("chance_nmi"),
         "kmeans_nmi": results.get("chance_nmi"),
+        "ari": 0.0,
         "cluster_accuracy": results.get("chance_cluster_accuracy"),
         "purity": results.get("chance_purity"),
         "linear_probe": results.get("chance_linear_probe"),
