@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from data_prep.parts import JPEG_QUALITY
 from visxp_jax.audio.spectrogram import PRESETS
 from visxp_jax.data.dataset import open_dataset, read_prepared
 from visxp_jax.media import probe, read_clips, read_sounds
@@ -313,6 +315,13 @@ def test_report_shows_each_cluster_and_neighbours_from_other_videos(finished, pr
         assert asked not in found
 
 
+def through_jpeg(frame: np.ndarray) -> np.ndarray:
+    """As frames are kept on their way into the network, in training and after."""
+    data = io.BytesIO()
+    Image.fromarray(frame).save(data, "JPEG", quality=JPEG_QUALITY)
+    return np.asarray(Image.open(data))
+
+
 def vectors_of(trained, files) -> list[np.ndarray]:
     """Video and audio vectors of all clips, from the network itself."""
     data = trained.config.data
@@ -326,8 +335,8 @@ def vectors_of(trained, files) -> list[np.ndarray]:
     (video, audio), _ = trained.model.embed(
         trained.params,
         trained.model_state,
-        np.stack([clip.frame for clip in clips]),
-        np.stack([clip.log_mel for clip in clips]),
+        np.stack([through_jpeg(clip.frame) for clip in clips]),
+        np.stack([clip.log_mel.astype(np.float16) for clip in clips]),
         train=False,
     )
     return [np.asarray(video), np.asarray(audio)]
@@ -380,12 +389,10 @@ def test_extract_gives_vectors_with_times_and_provenance(
         assert silent.tolist() == [place == 0 for place in places]
         assert not out["audio"][silent].any()
         video, audio = vectors_of(load_weights(finished), files)
-        for own, rows in ((video, out["video"]), (audio[~silent], out["audio"])):
-            rows = rows[~silent] if len(own) < n else rows
-            # Frames go through JPEG on the way: near, and nearest to their own row.
-            apart = np.linalg.norm(own[:, None] - rows[None], axis=2)
-            assert (apart.argmin(axis=1) == np.arange(len(own))).mean() > 0.9
-            assert np.median(np.diag(apart)) < 0.1 * np.median(apart)
+        np.testing.assert_allclose(out["video"], video, rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(
+            out["audio"][~silent], audio[~silent], rtol=2e-3, atol=2e-3
+        )
     assert (
         about["model_sha256"]
         == json.loads((finished / "model.json").read_text())["sha256"]
