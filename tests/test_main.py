@@ -168,9 +168,8 @@ def test_prepare_run_and_extract_without_tensorflow(demo_videos, tmp_path):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert call(
-        "-c", "import importlib.util as u; print(u.find_spec('tensorflow'))"
-    ) == ("None\n")
+    look = "from importlib.util import find_spec; print(find_spec('tensorflow'))"
+    assert call("-c", look) == "None\n"
     told = call(
         *("-m", "visxp_jax.main", f"--workdir={workdir}"),
         f"--config={ROOT / 'configs' / 'avc'}.py:debug",

@@ -69,7 +69,7 @@ class ReadReport:
         sound_seconds: From the first picture to the end of the sound, 0 without.
         clips: Clips handed out.
         dropped: Seconds left out because the pictures have a gap there.
-        frames: Pictures decoded; one per clip where every picture stands by itself.
+        frames: Pictures without fault, as far as they had to be decoded.
         faults: Packets and pictures that were damaged.
     """
 

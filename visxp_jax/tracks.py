@@ -41,7 +41,7 @@ class PictureTrack:
 
     Attributes:
         position_s: Pictures are known up to here.
-        num_frames: Frames decoded without fault.
+        num_frames: Frames without fault, as far as they were decoded.
         num_faults: Frames and packets that were damaged, or hung on damaged ones.
         damaged: Seconds that touch a gap or have no frame at their middle.
     """
@@ -127,7 +127,7 @@ class PictureTrack:
         self._settle(time_s)
         self._shown, self._shown_picture = (frame, time_s), None
         self.position_s = max(self.position_s, time_s + self._duration_s(frame))
-        self.num_frames += isinstance(frame, av.VideoFrame)
+        self.num_frames += 1
 
     def fault(self) -> None:
         """Something could not be decoded: a gap starts after the last good frame."""
@@ -183,8 +183,8 @@ class PictureTrack:
             frames = []
         for frame in frames:
             if isinstance(frame, av.VideoFrame) and self._usable(frame):
-                self.num_frames += 1
                 return frame
+        self.num_frames -= 1  # it was taken for good
         self.num_faults += 1
         return None
 

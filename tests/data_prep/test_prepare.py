@@ -339,3 +339,17 @@ def test_output_in_use_is_refused(videos, tmp_path):
 
     with locked(tmp_path / "out"), pytest.raises(VisxpError, match="in use"):
         prepare(videos, tmp_path / "out", **OPTIONS)
+
+
+def test_an_intact_file_of_pictures_that_stand_alone_is_kept_whole(tmp_path):
+    """Most of its pictures are never decoded: that is no damage."""
+    codecs = {"video_codec": "mjpeg", "pix_fmt": "yuvj420p"}
+    (tmp_path / "in").mkdir()
+    write_video(tmp_path / "in" / "x.mov", seconds=3, **codecs)
+    write_video(tmp_path / "in" / "y.mov", seconds=3, **codecs)
+    prepare(tmp_path / "in", tmp_path / "out", **OPTIONS)
+    with (tmp_path / "out" / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["status"], r["reason"], r["clips"]) for r in rows] == [
+        ("kept", "", "3")
+    ] * 2
