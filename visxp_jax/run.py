@@ -13,7 +13,7 @@ from visxp_jax.figures import held_out, monitor
 from visxp_jax.methods import Method, make_method
 from visxp_jax.session import Session
 from visxp_jax.sharding import everywhere, padded_rows, rows
-from visxp_jax.train.loop import Preempted, Stage, train_stage
+from visxp_jax.train.loop import Preempted, Stage, Unlogged, train_stage
 from visxp_jax.train.optim import make_optimizer
 from visxp_jax.train.step import TrainState, make_step, state_sharding
 
@@ -71,6 +71,7 @@ def train(session: Session) -> tuple[TrainState, dict[str, Any]]:
             run=config.run,
             writers=session.writers,
             stop=session.stop,
+            unlogged=about.get("unlogged") if about and position else None,
             hooks=session.hooks,
         )
         if session.stop.agreed(0):
@@ -124,9 +125,9 @@ def bind_stage(
         "data_sha256": session.dataset.manifest_sha256,
     }
 
-    def save(step: int, state: TrainState) -> None:
-        seconds = session.seconds()
-        session.checkpoints.save(step, state, {**about, "seconds": seconds})
+    def save(step: int, state: TrainState, unlogged: Unlogged) -> None:
+        moment = {"seconds": session.seconds(), "unlogged": unlogged}
+        session.checkpoints.save(step, state, {**about, **moment})
 
     return Stage(
         name=name,

@@ -1,5 +1,6 @@
 """Metrics on their way from the device, and signals on theirs to the loop."""
 
+import json
 import signal
 import time
 
@@ -12,7 +13,7 @@ from tests.small import small_batch, small_config, small_stage
 from visxp_jax.errors import VisxpError
 from visxp_jax.sharding import make_mesh
 from visxp_jax.train.log import JsonlWriter, read_jsonl
-from visxp_jax.train.loop import Pending, Stage, StopSignal, train_stage
+from visxp_jax.train.loop import Pending, Preempted, Stage, StopSignal, train_stage
 
 
 def names(step: int, ids: np.ndarray) -> str:
@@ -29,15 +30,12 @@ def add(pending: Pending, loss: float, clips=(0, 1)) -> None:
 
 def test_pending_gives_means_since_the_last_fetch():
     pending = Pending(3, names)
-    assert not pending
     add(pending, 1.0)
     add(pending, 4.0)
-    assert pending
     numbers = pending.fetch(2)
     assert numbers.keys() == {"loss/total", "finite", "clips_per_second"}
     assert numbers["loss/total"] == 2.5
     assert numbers["finite"] == 1
-    assert not pending
     add(pending, 7.0)
     assert pending.fetch(3)["loss/total"] == 7
 
@@ -179,6 +177,77 @@ def test_stop_signal_gives_the_signals_back():
     assert all(a != b for a, b in zip(before, taken, strict=True))
 
 
+class StopAt(StopSignal):
+    """A signal that comes before one step."""
+
+    def __init__(self, step: int | None) -> None:
+        self._step = step
+
+    def agreed(self, step: int) -> bool:
+        return step == self._step
+
+
+def train(folder, batches, stop_at=None, going_on_from=None):
+    """Four steps of which the log has one row; what is saved at their end."""
+    config = small_config(**{"avc.steps": 4, "run.log_every": 4})
+    mesh = make_mesh(jax.devices()[:1])
+    method, step, state = small_stage(config, "avc", mesh)
+    begin, state, unlogged = going_on_from or (0, state, None)
+    saved = []
+    stage = Stage(
+        name="avc",
+        first_step=0,
+        last_step=4,
+        method=method,
+        step=step,
+        relabel=lambda state: (state, {}),
+        evaluate=lambda state: {"validation/skipped": float(state.skipped)},
+        save=lambda *moment: saved.append(moment),
+        clip_names=lambda ids: [f"v{i}.mp4" for i in ids[:2]],
+    )
+    writer = JsonlWriter(folder / "metrics.jsonl", first_step=begin)
+    try:
+        train_stage(
+            stage,
+            state,
+            iter(batches[begin:]),
+            jax.random.key(0),
+            mesh=mesh,
+            run=config.run,
+            writers=[writer],
+            stop=StopAt(stop_at),
+            unlogged=unlogged,
+        )
+    except Preempted:
+        pass
+    finally:
+        writer.close()
+    return saved[-1]
+
+
+def log_of(folder):
+    rows = read_jsonl(folder / "metrics.jsonl")
+    return [{k: v for k, v in r.items() if k != "clips_per_second"} for r in rows]
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3])
+def test_loop_stopped_between_rows_of_the_log_goes_on_to_the_same_rows(
+    tmp_path, stop_at
+):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    batches = [small_batch(seed=i) for i in range(4)]
+    batches[1].log_mel[5] = np.nan
+    train(whole, batches)
+    step, state, unlogged = train(parts, batches, stop_at=stop_at)
+    assert step == len(unlogged) == stop_at
+    text = json.dumps(unlogged)
+    train(parts, batches, going_on_from=(step, state, json.loads(text)))
+    assert log_of(parts) == log_of(whole)
+    assert {"step": 1, "skipped_clips": "v0.mp4, v1.mp4"} in log_of(whole)
+
+
 def test_loop_steps_over_a_batch_that_is_not_finite_and_names_its_clips(
     tmp_path, capsys, stop
 ):
@@ -194,7 +263,7 @@ def test_loop_steps_over_a_batch_that_is_not_finite_and_names_its_clips(
         step=step,
         relabel=lambda state: (state, {}),
         evaluate=lambda state: {"validation/skipped": float(state.skipped)},
-        save=lambda at, state: saved.append((at, int(state.skipped))),
+        save=lambda at, state, _: saved.append((at, int(state.skipped))),
         clip_names=lambda ids: [f"v{i}.mp4" for i in ids[:2]],
     )
     batches = [small_batch(seed=i) for i in range(4)]

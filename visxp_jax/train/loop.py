@@ -21,6 +21,9 @@ from visxp_jax.train.log import Writer
 from visxp_jax.train.step import Step, TrainState
 from visxp_jax.types import Batch
 
+# Steps that no row of the log covers yet: (metrics, clips if they were not finite).
+Unlogged = list[tuple[dict[str, float], list[int]]]
+
 
 class Stage(NamedTuple):
     """What the loop is given for one stage; steps count over the whole run."""
@@ -32,7 +35,7 @@ class Stage(NamedTuple):
     step: Step
     relabel: Callable[[TrainState], tuple[TrainState, dict[str, float]]]
     evaluate: Callable[[TrainState], dict[str, float]]
-    save: Callable[[int, TrainState], None]
+    save: Callable[[int, TrainState, "Unlogged"], None]
     clip_names: Callable[[np.ndarray], list[str]]
 
 
@@ -94,6 +97,7 @@ def train_stage(
     run: RunConfig,
     writers: list[Writer],
     stop: StopSignal,
+    unlogged: Unlogged | None = None,
     hooks: Sequence[Callable[[int], Any]] = (),
 ) -> TrainState:
     """Run a stage from where the state stands to its end.
@@ -110,6 +114,7 @@ def train_stage(
         run: Intervals.
         writers: Where numbers go.
         stop: Asked before every step.
+        unlogged: As saved with the state.
         hooks: Called with every step, such as clu's periodic actions.
 
     Returns:
@@ -132,7 +137,7 @@ def train_stage(
             writer.write_texts(skipped, {"skipped_clips": names})
         return names
 
-    pending = Pending(run.max_skipped, on_skip)
+    pending = Pending(run.max_skipped, on_skip, unlogged)
     bar = progress_bar(
         total=stage.last_step - stage.first_step,
         initial=step - stage.first_step,
@@ -142,9 +147,7 @@ def train_stage(
     with bar:
         while step < stage.last_step:
             if stop.agreed(step):
-                if pending:
-                    _write(writers, step, pending.fetch(step))
-                stage.save(step, state)
+                stage.save(step, state, pending.unlogged())
                 raise Preempted(f"stopped and saved at step {step}")
             if step - stage.first_step in stage.method.relabel_steps:
                 state, numbers = stage.relabel(state)
@@ -165,7 +168,7 @@ def train_stage(
                 _write(writers, step, stage.evaluate(state))
                 pending.restart_clock()
             if step % run.save_every == 0 or last:
-                stage.save(step, state)
+                stage.save(step, state, pending.unlogged())
     return state
 
 
@@ -173,7 +176,10 @@ class Pending:
     """Metrics of steps whose values have not been fetched yet."""
 
     def __init__(
-        self, max_skipped: int, on_skip: Callable[[int, np.ndarray], str]
+        self,
+        max_skipped: int,
+        on_skip: Callable[[int, np.ndarray], str],
+        unlogged: Unlogged | None = None,
     ) -> None:
         """Give up after `max_skipped` steps in a row that were not finite.
 
@@ -181,9 +187,12 @@ class Pending:
             max_skipped: How many.
             on_skip: Reports a step that was not finite, by its number and its clips,
                 and returns the names of the clips.
+            unlogged: Steps to begin with.
         """
         self._on_skip = on_skip
-        self._rows: list[tuple[Any, np.ndarray]] = []
+        self._rows: list[tuple[Any, np.ndarray]] = [
+            (metrics, np.array(ids, np.int32)) for metrics, ids in unlogged or []
+        ]
         self._max_skipped = max_skipped
         self._in_a_row = 0
         self._clips = 0
@@ -194,9 +203,13 @@ class Pending:
         self._rows.append((metrics, clip_id))
         self._clips += len(clip_id) * jax.process_count()
 
-    def __bool__(self) -> bool:
-        """Whether there are steps to fetch."""
-        return bool(self._rows)
+    def unlogged(self) -> Unlogged:
+        """The steps since the last fetch, for a checkpoint; waits for the device."""
+        rows: Unlogged = []
+        for metrics, ids in self._rows:
+            values = {k: float(v) for k, v in jax.device_get(metrics).items()}
+            rows.append((values, [] if values["finite"] else ids.tolist()))
+        return rows
 
     def restart_clock(self) -> None:
         """Leave out of the rate what was not training."""
@@ -225,7 +238,10 @@ class Pending:
         rate = self._clips / seconds
         self.restart_clock()
         used = good or [m for m, _ in rows]
-        means = {name: float(np.mean([m[name] for m in used])) for name in used[0]}
+        means = {
+            name: float(np.mean([m[name] for m in used], dtype=np.float64))
+            for name in used[0]
+        }
         means["finite"] = len(good) / len(rows)
         return {**means, "clips_per_second": rate}
 
