@@ -225,7 +225,13 @@ def _write_parts(
     tasks: list[PartTask], *, workers: int, timeout_s: float, progress: bool
 ) -> list[Row]:
     """Stage 1; the rows are in the order of the tasks."""
-    rows = {task.source.key: row for task in tasks if (row := read_row(task))}
+    rows: dict[str, Row] = {}
+    for task in tasks:
+        if task.source.hidden:
+            why = "hidden: its name begins with a dot"
+            rows[task.source.key] = Row(task.source.name, "skipped", why)
+        elif row := read_row(task):
+            rows[task.source.key] = row
     to_do = [task for task in tasks if task.source.key not in rows]
     # The longest first: the last worker to finish then keeps the others waiting least.
     to_do.sort(key=lambda task: (-task.source.num_bytes, task.source.name))

@@ -26,6 +26,11 @@ class Source(NamedTuple):
         """A short name for files about this one."""
         return hashlib.sha256(self.name.encode()).hexdigest()[:24]
 
+    @property
+    def hidden(self) -> bool:
+        """Whether its name begins with a dot: caches, half copies and the like."""
+        return self.name.rpartition("/")[2].startswith(".")
+
 
 def source_of(path: Path, name: Path | None = None) -> Source:
     """A file without a label, by the name it is to have (default: its path).
@@ -41,10 +46,10 @@ def source_of(path: Path, name: Path | None = None) -> Source:
 
 
 def find_sources(videos: Path, *, labels: Path | None, leave_out: Path) -> list[Source]:
-    """Every file under a folder, sorted by name; hidden files are left out.
+    """Everything under a folder, sorted by name.
 
-    What is no file, such as a link to nothing or to a folder, is listed too, so that
-    the manifest says what became of it.
+    What cannot be used is listed too, so that the manifest says what became of it:
+    links to nothing or to folders, hidden files, hidden folders as one.
 
     Args:
         videos: Folder, searched with its subfolders.
@@ -65,15 +70,16 @@ def find_sources(videos: Path, *, labels: Path | None, leave_out: Path) -> list[
     by_file = None if labels is None else _read_labels(labels)
     found = []
     for folder, subfolders, files in os.walk(videos):
-        subfolders[:] = sorted(
+        inside = [name for name in subfolders if Path(folder, name) != leave_out]
+        closed = [
             name
-            for name in subfolders
-            if not name.startswith(".") and Path(folder, name) != leave_out
-        )
-        links = [name for name in subfolders if Path(folder, name).is_symlink()]
-        for file in files + links:
+            for name in inside
+            if name.startswith(".") or Path(folder, name).is_symlink()
+        ]
+        subfolders[:] = sorted(set(inside) - set(closed))
+        for file in files + closed:
             path = Path(folder, file)
-            if file.startswith(".") or path == labels:
+            if path == labels:
                 continue
             source = source_of(path, path.relative_to(videos))
             if by_file is None:
@@ -108,9 +114,11 @@ def find_sources(videos: Path, *, labels: Path | None, leave_out: Path) -> list[
 
 
 def fingerprint(sources: list[Source]) -> str:
-    """Changes when files, their sizes or their labels change."""
+    """Changes when files, their sizes or their labels change; not by hidden ones."""
     digest = hashlib.sha256()
     for source in sources:
+        if source.hidden:
+            continue
         row = (source.name, source.num_bytes, source.label)
         digest.update(repr(row).encode())
     return digest.hexdigest()

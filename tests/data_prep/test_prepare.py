@@ -48,6 +48,8 @@ def videos(tmp_path_factory) -> Path:
     (odd / "empty.mp4").write_bytes(b"")
     (odd / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(3000))
     (odd / "notes.txt").write_text("no video")
+    write_video(folder / ".half-copied.mp4", seconds=2)
+    write_video(folder / ".trash" / "gone.mp4", seconds=2)
     return folder
 
 
@@ -81,9 +83,12 @@ def stored(out: Path, split: str) -> list[dict]:
 def test_every_file_has_a_row_that_says_why(videos, prepared):
     rows = manifest(prepared)
     files = {p.relative_to(videos).as_posix() for p in videos.rglob("*.*")}
-    assert set(rows) == files
+    assert set(rows) == files - {".trash/gone.mp4"}  # of hidden folders the name only
     skipped = {k: v["reason"] for k, v in rows.items() if v["status"] == "skipped"}
+    hidden = "hidden: its name begins with a dot"
     assert skipped == {
+        ".half-copied.mp4": hidden,
+        ".trash": hidden,
         "odd/empty.mp4": "an empty file",
         "odd/noise.mp4": "not a readable media file",
         "odd/notes.txt": "not a readable media file",

@@ -20,8 +20,10 @@ def found(folder, labels=None, leave_out=None):
     return {source.name: source.label for source in sources}
 
 
-def test_subfolders_are_labels_and_hidden_files_are_left_out(folder):
+def test_subfolders_are_labels_and_hidden_folders_are_listed_as_one(folder):
     assert found(folder) == {
+        ".e.mp4": "",
+        ".hidden": "",
         "bell/b.mp4": "bell",
         "bell/small/a.mp4": "bell/small",
         "c.mp4": "",
@@ -33,6 +35,8 @@ def test_csv_overrules_subfolders(folder):
     labels.write_text("label,file\nding, bell/b.mp4\nloud,bell/small/a.mp4\n,c.mp4\n")
     labels.write_text(labels.read_text().replace(", ", ","))
     assert found(folder, labels) == {
+        ".e.mp4": "",
+        ".hidden": "",
         "bell/b.mp4": "ding",
         "bell/small/a.mp4": "loud",
         "c.mp4": "",
@@ -77,6 +81,7 @@ def test_fingerprint_tells_changes(folder):
         return fingerprint(find_sources(folder, labels=None, leave_out=folder / "no"))
 
     before = now()
+    (folder / "bell" / ".DS_Store").write_bytes(b"where windows were")
     assert now() == before
     (folder / "c.mp4").write_bytes(b"longer")
     assert now() != before
