@@ -72,6 +72,7 @@ def final_figures(
         "cluster_accuracy",
         "purity",
         "modality_agreement",
+        "chance_modality_agreement",
         "clusters_in_use",
         "largest_share",
     ):

@@ -99,7 +99,10 @@ def make_job(batch_size: int) -> Job:
     )
     shardings = state_sharding(state, mesh)
     step = make_step(
-        avc.make(config, model), optimizer, lambda key, batch: batch, shardings
+        avc.make(config, model, batch_size),
+        optimizer,
+        lambda key, batch: batch,
+        shardings,
     )
     compiled = step.lower(state, batch, key).compile()
     state = jax.device_put(state, shardings)

@@ -126,16 +126,26 @@ def test_match_probability_of_rows_and_of_one_against_all():
 
 def test_modality_agreement_is_the_share_of_clips_that_both_put_alike():
     video, audio = one_hot([0, 1, 0, 1], 2), one_hot([0, 1, 1, 0], 2)
-    assert modality_agreement(MODEL, 1.0, clips(video, video), 1, 2) == 1
-    assert modality_agreement(MODEL, 1.0, clips(video, 1 - video), 1, 2) == 0
-    assert modality_agreement(MODEL, 1.0, clips(video, audio), 1, 2) == 0.5
+    assert modality_agreement(MODEL, 1.0, clips(video, video), 1, 2).share == 1
+    assert modality_agreement(MODEL, 1.0, clips(video, 1 - video), 1, 2).share == 0
+    assert modality_agreement(MODEL, 1.0, clips(video, audio), 1, 2).share == 0.5
+
+
+def test_modality_agreement_by_chance_follows_the_sizes_of_the_clusters():
+    video, audio = one_hot([0, 1, 0, 1], 2), one_hot([0, 1, 1, 0], 2)
+    assert modality_agreement(MODEL, 1.0, clips(video, audio), 1, 2).by_chance == 0.5
+    one = one_hot([0, 0, 0, 0], 2)
+    assert modality_agreement(MODEL, 1.0, clips(one, one), 1, 2).by_chance == 1
+    skewed = clips(one_hot([0, 0, 0, 1], 2), one_hot([0, 0, 0, 1], 2))
+    expected = (3 / 4) ** 2 + (1 / 4) ** 2
+    assert modality_agreement(MODEL, 1.0, skewed, 1, 2).by_chance == expected
 
 
 def test_modality_agreement_counts_every_head():
     video, other = one_hot([0, 1, 0, 1], 2), one_hot([1, 0, 1, 0], 2)
     both = np.concatenate([video, video], axis=1)
     half = np.concatenate([video, other], axis=1)
-    assert modality_agreement(MODEL, 1.0, clips(both, half), 2, 2) == 0.5
+    assert modality_agreement(MODEL, 1.0, clips(both, half), 2, 2).share == 0.5
 
 
 def test_clustering_scores_are_means_over_heads():
@@ -148,6 +158,7 @@ def test_clustering_scores_are_means_over_heads():
             "clusters_in_use": (2 / 3 + 1 / 3) / 2,
             "largest_share": (1 / 2 + 1) / 2,
             "modality_agreement": 1,
+            "chance_modality_agreement": (1 / 2 + 1) / 2,
             "nmi": 1 / 2,
             "ari": 1 / 2,
             "cluster_accuracy": (1 + 1 / 2) / 2,

@@ -42,6 +42,13 @@ def test_decorrelation_is_0_for_independent_and_1_for_equal_dimensions():
     )
 
 
+def test_decorrelation_of_independent_dimensions_is_1_over_b_minus_1():
+    rows, ones = 9, jnp.ones(9)
+    x = jax.random.normal(jax.random.key(0), (2000, rows, 8))
+    values = jax.vmap(lambda batch: decorrelation(batch, ones))(x)
+    np.testing.assert_allclose(values.mean(), 1 / (rows - 1), rtol=0.02)
+
+
 def test_decorrelation_equals_numpy_and_ignores_padding():
     x = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
     corr = np.corrcoef(x.T)

@@ -126,7 +126,7 @@ def method():
     config = small_config().selflabel
     assert config is not None
     config = dataclasses.replace(config, heads=HEADS, clusters=CLUSTERS)
-    return selflabel.make(config, model)
+    return selflabel.make(config, model, 16)
 
 
 def relabelled(features, clip_id, labels, params=1.0):

@@ -40,6 +40,21 @@ def test_step_same_loss_gradient_and_weights_on_1_and_8_devices(stage):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("stage", ["avc", "selflabel"])
+def test_every_loss_has_a_chance_level_and_the_total_is_of_its_terms(stage):
+    weights = {f"{stage}.regularisation": 0.5}
+    mesh = make_mesh(jax.devices()[:1])
+    config = small_config(**weights)
+    method, step, state = small_stage(config, stage, mesh)
+    _, metrics = step(state, to_global(small_batch(), mesh), jax.random.key(7))
+    chance = method.chance
+    assert {name for name in metrics if name.startswith("loss/")} <= chance.keys()
+    assert chance["loss/regularisation"] == 1 / (config.data.batch_size - 1)
+    terms = {"clustering": 1.0, "representation": 1.0, "regularisation": 0.5}
+    total = sum(w * chance.get(f"loss/{term}", 0.0) for term, w in terms.items())
+    assert chance["loss/total"] == pytest.approx(total)
+
+
 def test_step_compiles_once():
     step, _, _ = run("avc", 8, steps=4)
     assert step._cache_size() == 1

@@ -1,6 +1,6 @@
 """Judge features of a set of clips: correspondence, clusters, probes, chance."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,6 +12,13 @@ from visxp_jax.models.bind import Model
 from visxp_jax.types import Batch, Features
 
 Scores = dict[str, float | None]
+
+
+class Agreement(NamedTuple):
+    """How often two ways of clustering name the same cluster, means over heads."""
+
+    share: float  # of the clips
+    by_chance: float  # the share if they chose independently, each as often as it does
 
 
 def avc_accuracy(model: Model, params: Any, features: Features) -> float | None:
@@ -74,10 +81,11 @@ def match_probability(
 
 def modality_agreement(
     model: Model, params: Any, features: Features, heads: int, clusters: int
-) -> float:
-    """Share of clips that picture alone and sound alone put in the same cluster.
+) -> Agreement:
+    """Whether picture alone and sound alone put a clip in the same cluster.
 
-    The other modality is replaced by its mean over the clips. Chance: about 1 / k.
+    The other modality is replaced by its mean over the clips. By chance 1 / k where
+    clusters are of equal size, and 1 where there is but one.
     """
     mean_video = np.broadcast_to(features.video.mean(0), features.video.shape)
     mean_audio = np.broadcast_to(features.audio.mean(0), features.audio.shape)
@@ -86,7 +94,11 @@ def modality_agreement(
     by_sound = fuse(params, mean_video, features.audio)
     a = cluster_labels(model, params, by_sight, heads, clusters)
     b = cluster_labels(model, params, by_sound, heads, clusters)
-    return float(np.mean(a == b))
+    rates = [
+        np.bincount(x, minlength=clusters) @ np.bincount(y, minlength=clusters)
+        for x, y in zip(a.T, b.T, strict=True)
+    ]
+    return Agreement(float(np.mean(a == b)), float(np.mean(rates)) / len(a) ** 2)
 
 
 def clustering(
@@ -98,12 +110,12 @@ def clustering(
     """
     assigned = cluster_labels(model, params, features.fused, heads, clusters)
     counts = [np.bincount(column, minlength=clusters) for column in assigned.T]
+    agreement = modality_agreement(model, params, features, heads, clusters)
     scores: Scores = {
         "clusters_in_use": float(np.mean([np.mean(c > 0) for c in counts])),
         "largest_share": float(np.mean([c.max() / c.sum() for c in counts])),
-        "modality_agreement": modality_agreement(
-            model, params, features, heads, clusters
-        ),
+        "modality_agreement": agreement.share,
+        "chance_modality_agreement": agreement.by_chance,
         "nmi": None,
         "ari": None,
         "cluster_accuracy": None,

@@ -9,7 +9,7 @@ def decorrelation(features: jax.Array, weight: jax.Array) -> jax.Array:
 
     0 when all dimensions are uncorrelated over the batch, 1 when they all say the same.
     A dimension that is constant over the batch has no correlation and counts as 0.
-    White noise gives about 1 / b.
+    Independent dimensions give 1 / (b - 1): in few rows chance looks like correlation.
 
     Args:
         features: [b, d] with d >= 2; computed in float32.

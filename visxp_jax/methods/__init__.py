@@ -13,7 +13,7 @@ class Maker(NamedTuple):
     """How a method comes from its section of the configuration."""
 
     heads: Callable[[Any], dict[str, int]]  # linear heads it needs: name -> outputs
-    make: Callable[[Any, Model], Method]
+    make: Callable[[Any, Model, int], Method]  # (section, network, batch size)
 
 
 METHODS: dict[str, Maker] = {
@@ -32,7 +32,8 @@ def all_heads(config: TrainConfig) -> dict[str, int]:
 
 def make_method(config: TrainConfig, stage: str, model: Model) -> Method:
     """The method of one stage."""
-    return METHODS[stage].make(config.stage(stage), model)
+    section = config.stage(stage)
+    return METHODS[stage].make(section, model, config.data.batch_size)
 
 
 __all__ = ["METHODS", "Aux", "Method", "Relabelled", "all_heads", "make_method"]

@@ -49,12 +49,13 @@ def correspondence(
     return loss, jnp.sum(pairs.weight * right.astype(jnp.float32)) / total
 
 
-def make(config: AvcConfig, model: Model) -> Method:
+def make(config: AvcConfig, model: Model, batch_size: int) -> Method:
     """The method with its settings.
 
     Terms, as logged: representation = binary cross-entropy of the correspondence;
     regularisation = decorrelation of the fused vectors of matching pairs.
     """
+    independent = 1 / (batch_size - 1)  # of dimensions that have nothing in common
 
     def loss(
         params: Any, model_state: Any, method_state: Any, batch: Batch, key: jax.Array
@@ -77,8 +78,9 @@ def make(config: AvcConfig, model: Model) -> Method:
 
     return Method(
         chance={
-            "loss/total": math.log(2),
+            "loss/total": math.log(2) + config.regularisation * independent,
             "loss/representation": math.log(2),
+            "loss/regularisation": independent,
             "avc_accuracy": 0.5,
         },
         init_state=lambda num_clips, key: {},

@@ -92,7 +92,7 @@ def balanced_kmeans(
     return assign(score, result.log_scale, sharpness=sharpness), result
 
 
-def make(config: SelflabelConfig, model: Model) -> Method:
+def make(config: SelflabelConfig, model: Model, batch_size: int) -> Method:
     """The method with its settings.
 
     Terms, as logged, in the words of the VisXP documents: clustering = cross-entropy
@@ -102,6 +102,7 @@ def make(config: SelflabelConfig, model: Model) -> Method:
     constraint of the labels and no term of the loss.
     """
     num_heads, clusters = config.heads, config.clusters
+    independent = 1 / (batch_size - 1)  # of dimensions that have nothing in common
 
     def init_state(num_clips: int, key: jax.Array) -> dict[str, jax.Array]:
         del key
@@ -195,9 +196,11 @@ def make(config: SelflabelConfig, model: Model) -> Method:
     return Method(
         chance={
             "loss/total": config.clustering * math.log(clusters)
-            + config.representation * math.log(2),
+            + config.representation * math.log(2)
+            + config.regularisation * independent,
             "loss/clustering": math.log(clusters),
             "loss/representation": math.log(2),
+            "loss/regularisation": independent,
             "avc_accuracy": 0.5,
             "relabel/largest_share": 1 / clusters,
         },
