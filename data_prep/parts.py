@@ -8,7 +8,6 @@ import dataclasses
 import io
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,8 +26,6 @@ from visxp_jax.media import Clip, MediaError, ReadReport, probe, read_clips
 
 CLIPS_PER_GROUP = 64  # held in memory at a time, 70 KB each
 JPEG_QUALITY = 90
-# Address space of a worker: a few hundred MB are its libraries.
-MEMORY_LIMIT_BYTES = 6 * 2**30
 
 SCHEMA = pa.schema(
     [
@@ -65,7 +62,6 @@ def write_part(task: PartTask, beat: Beat) -> Row:
     Returns:
         The row, of status 'skipped' if the file cannot be used.
     """
-    _limit_memory()
     try:
         row = _write_clips(task, beat)
     except MediaError as error:
@@ -182,13 +178,3 @@ def _record(clip: Clip) -> dict[str, Any]:
     record["frame"] = jpeg.getvalue()
     record["log_mel"] = clip.log_mel.astype(np.float16).tobytes()
     return record
-
-
-def _limit_memory() -> None:
-    """A file that would eat the machine's memory fails alone."""
-    if sys.platform != "linux":
-        return
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, hard))

@@ -1,8 +1,9 @@
-"""Worker processes that may crash or hang without taking the job along."""
+"""Worker processes that crash, hang or eat memory without taking the job along."""
 
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -10,6 +11,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
 Beat = Callable[[], None]
+# Address space of a worker: a few hundred MB are its libraries.
+MEMORY_LIMIT_BYTES = 6 * 2**30
 
 
 def num_cores() -> int:
@@ -139,6 +142,7 @@ def _next_task(
 def _serve(pipe: Connection, function: Callable[[Any, Beat], Any]) -> None:
     """Work off tasks until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    _limit_memory()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             task = pipe.recv()
@@ -149,6 +153,16 @@ def _serve(pipe: Connection, function: Callable[[Any, Beat], Any]) -> None:
             except Exception as error:
                 result = Failure(f"{type(error).__name__}: {error}", _plain(error))
             pipe.send(("done", result))
+
+
+def _limit_memory() -> None:
+    """A file that would eat the machine's memory fails alone."""
+    if sys.platform != "linux":
+        return
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, hard))
 
 
 def _plain(error: Exception) -> Exception:

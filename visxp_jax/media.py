@@ -1,6 +1,6 @@
 """Videos in, one-second clips out: the frame and the sound of the same second."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -149,7 +149,11 @@ def read_clips(
 
 
 def read_sounds(
-    path: Path, seconds: set[int], *, rate_hz: int
+    path: Path,
+    seconds: Collection[int],
+    *,
+    rate_hz: int,
+    on_second: Callable[[], None] = lambda: None,
 ) -> dict[int, np.ndarray]:
     """The sound of some seconds of a video, to listen to.
 
@@ -157,6 +161,7 @@ def read_sounds(
         path: A local video file.
         seconds: As `Clip.start_s` counts them.
         rate_hz: Of the result.
+        on_second: Called for every second passed, wanted or not.
 
     Returns:
         second -> int16 [rate_hz], mono; seconds without sound are left out.
@@ -180,6 +185,7 @@ def read_sounds(
                 if second in seconds and filled:
                     sounds[second] = wave
                 second += 1
+                on_second()
 
         for packet in packets_of(container, path, video, audio):
             if packet.stream is video:

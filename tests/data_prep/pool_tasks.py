@@ -7,8 +7,6 @@ import time
 
 import numpy as np
 
-from data_prep import parts
-
 
 def work(task, beat):
     kind, value = task
@@ -29,6 +27,5 @@ def work(task, beat):
     if kind == "full":
         raise OSError(errno.ENOSPC, "No space left on device", "x")
     if kind == "greedy":
-        parts._write_clips = lambda task, beat: np.ones(value, np.uint8)
-        return parts.write_part(None, beat)
+        return np.ones(value, np.uint8)
     raise KeyError(value)

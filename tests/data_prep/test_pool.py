@@ -1,5 +1,4 @@
-from data_prep.parts import MEMORY_LIMIT_BYTES
-from data_prep.pool import Failure, run_isolated
+from data_prep.pool import MEMORY_LIMIT_BYTES, Failure, run_isolated
 from tests.data_prep.pool_tasks import work
 
 
