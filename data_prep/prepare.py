@@ -61,6 +61,7 @@ def prepare(
     fractions: Sequence[float] = (0.7, 0.1, 0.2),
     seed: int = 0,
     timeout_s: float = 120.0,
+    leave_out: Path | None = None,
     progress: bool = True,
 ) -> None:
     """Prepare a folder of videos, or finish an earlier call that was stopped.
@@ -76,6 +77,7 @@ def prepare(
         fractions: Of the videos that go to train, validation and test.
         seed: Decides which video goes where.
         timeout_s: A file that yields no clip for so long is skipped.
+        leave_out: Folder around `out` that is ours as well; not searched for videos.
         progress: Show progress on stderr, and a summary at the end.
 
     Raises:
@@ -83,10 +85,12 @@ def prepare(
             data or is in use, or it cannot be written.
     """
     videos, out = Path(os.path.abspath(videos)), Path(os.path.abspath(out))
-    if out == videos:
+    ours = {out} if leave_out is None else {out, Path(os.path.abspath(leave_out))}
+    if videos in ours:
+        what = "--out" if videos == out else "--workdir"
         raise VisxpError(
-            f"--out must not be the folder of videos itself, got {printable(out)}; a "
-            "subfolder of it will do."
+            f"{what} must not be the folder of videos itself, got {printable(videos)}; "
+            "a subfolder of it will do."
         )
     labels = None if labels is None else Path(os.path.abspath(labels))
     options = {
@@ -100,12 +104,12 @@ def prepare(
     }
     _check_options(options, workers, timeout_s)
     if (out / PREPARED).exists():
-        _check_finished(videos, out, options, labels)
+        _check_finished(videos, out, options, labels, ours)
         _clean_up(out)
         if progress:
             print(f"{printable(out)} is prepared already; nothing to do.")
         return
-    sources = find_sources(videos, labels=labels, leave_out=out)
+    sources = find_sources(videos, labels=labels, leave_out=ours)
     with locked(out):
         _begin(out, options)
         tasks = [PartTask(s, out / PARTS, spectrogram, size_px) for s in sources]
@@ -166,14 +170,18 @@ def _check_options(
 
 
 def _check_finished(
-    videos: Path, out: Path, options: dict[str, Any], labels: Path | None
+    videos: Path,
+    out: Path,
+    options: dict[str, Any],
+    labels: Path | None,
+    ours: set[Path],
 ) -> None:
     """Refuse to take finished data for what they are not."""
     prepared = read_prepared(out)
     _check_same(out, prepared["options"], options, "was prepared")
     if not videos.exists():
         return  # they may go once they have been prepared
-    sources = find_sources(videos, labels=labels, leave_out=out)
+    sources = find_sources(videos, labels=labels, leave_out=ours)
     if fingerprint(sources) != prepared["inputs_sha256"]:
         raise VisxpError(
             f"{printable(out)} was prepared from {printable(videos)}, whose files or "

@@ -49,8 +49,12 @@ def write_dataset(
     """
     kept = [(t, r) for t, r in zip(tasks, rows, strict=True) if r.status != "skipped"]
     # Videos without sound are divided by themselves: they must not fill up a split.
-    groups = {r.file: r.label if r.has_sound else "\0no sound" for _, r in kept}
-    splits = assign_splits(groups, fractions=options["fractions"], seed=options["seed"])
+    splits: dict[str, str] = {}
+    for has_sound in (True, False):
+        groups = {r.file: r.label for _, r in kept if r.has_sound == has_sound}
+        splits |= assign_splits(
+            groups, fractions=options["fractions"], seed=options["seed"]
+        )
     label_names = sorted({row.label for _, row in kept} - {""})
     label_of = {"": -1} | {name: i for i, name in enumerate(label_names)}
     videos: dict[str, list[Video]] = {split: [] for split in SPLITS}
@@ -76,8 +80,9 @@ def write_dataset(
     unfinished = out / f"{INDEX}.tmp"
     pq.write_table(index, unfinished)
     unfinished.replace(out / INDEX)
-    manifest = manifest_csv(rows)
-    write_whole(out / MANIFEST, manifest)
+    write_whole(out / MANIFEST, manifest_csv(rows))
+    # Hidden files come and go, and the data are the same.
+    seen = [r for t, r in zip(tasks, rows, strict=True) if not t.source.hidden]
 
     shards = {p for p in builder_dir.iterdir() if p.suffix != ".json"}
     others = {p for p in builder_dir.iterdir() if p.suffix == ".json"}
@@ -85,7 +90,7 @@ def write_dataset(
     prepared = {
         "options": options,
         "inputs_sha256": inputs,
-        "manifest_sha256": hashlib.sha256(manifest.encode()).hexdigest(),
+        "manifest_sha256": hashlib.sha256(manifest_csv(seen).encode()).hexdigest(),
         "builder_dir": str(builder_dir.relative_to(out)),
         "label_names": label_names,
         "counts": _counts(index),

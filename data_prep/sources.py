@@ -3,8 +3,10 @@
 import csv
 import hashlib
 import os
+import re
 import sys
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,18 +47,32 @@ def source_of(path: Path, name: Path | None = None) -> Source:
     return Source(path, text, "", stat.st_size, stat.st_mtime_ns)
 
 
-def find_sources(videos: Path, *, labels: Path | None, leave_out: Path) -> list[Source]:
+def path_of(folder: Path, name: str) -> Path:
+    """Where the file of a `Source.name` lies; names of odd bytes are turned back."""
+    as_read = folder / name
+    if as_read.exists():
+        return as_read
+    odd_bytes = re.sub(
+        rb"\\x([89a-f][0-9a-f])", lambda m: bytes.fromhex(m[1].decode()), name.encode()
+    )
+    return folder / os.fsdecode(odd_bytes)
+
+
+def find_sources(
+    videos: Path, *, labels: Path | None, leave_out: Collection[Path]
+) -> list[Source]:
     """Everything under a folder, sorted by name.
 
     What cannot be used is listed too, so that the manifest says what became of it:
-    links to nothing or to folders, hidden files, hidden folders as one.
+    links to nothing or to folders, hidden files, hidden folders as one, folders that
+    may not be read.
 
     Args:
         videos: Folder, searched with its subfolders.
         labels: Csv with columns `file` and `label`; `file` as in the manifest. Without
             it the subfolder is the label, such as `bell/small`. Rows that name no file
             are reported on standard error.
-        leave_out: Folder not to search, where it lies within `videos`.
+        leave_out: Folders not to search, where they lie within `videos`.
 
     Raises:
         VisxpError: no such folder, no file in it, two files of one name, or labels that
@@ -68,9 +84,23 @@ def find_sources(videos: Path, *, labels: Path | None, leave_out: Path) -> list[
             f"{'a file' if videos.exists() else 'missing'}."
         )
     by_file = None if labels is None else _read_labels(labels)
-    found = []
-    for folder, subfolders, files in os.walk(videos):
-        inside = [name for name in subfolders if Path(folder, name) != leave_out]
+    found: list[Source] = []
+
+    def add(path: Path) -> None:
+        source = source_of(path, path.relative_to(videos))
+        if by_file is None:
+            label = source.name.rpartition("/")[0]
+        else:
+            label = by_file.get(source.name, "")
+        found.append(source._replace(label=label))
+
+    def unreadable(error: OSError) -> None:
+        if Path(error.filename) == videos:
+            raise VisxpError(f"VIDEOS may not be read, got {printable(videos)}.")
+        add(Path(error.filename))
+
+    for folder, subfolders, files in os.walk(videos, onerror=unreadable):
+        inside = [name for name in subfolders if Path(folder, name) not in leave_out]
         closed = [
             name
             for name in inside
@@ -78,15 +108,8 @@ def find_sources(videos: Path, *, labels: Path | None, leave_out: Path) -> list[
         ]
         subfolders[:] = sorted(set(inside) - set(closed))
         for file in files + closed:
-            path = Path(folder, file)
-            if path == labels:
-                continue
-            source = source_of(path, path.relative_to(videos))
-            if by_file is None:
-                label = source.name.rpartition("/")[0]
-            else:
-                label = by_file.get(source.name, "")
-            found.append(source._replace(label=label))
+            if Path(folder, file) != labels:
+                add(Path(folder, file))
     twice = [n for n, count in Counter(s.name for s in found).items() if count > 1]
     if twice:  # bytes that are no UTF-8, and a name that spells them out
         raise VisxpError(
@@ -96,8 +119,9 @@ def find_sources(videos: Path, *, labels: Path | None, leave_out: Path) -> list[
     if not found:
         raise VisxpError(f"VIDEOS must hold files, got {printable(videos)}: empty.")
     if by_file is not None:
-        stray = sorted(by_file.keys() - {source.name for source in found})
-        if not any(source.label for source in found):
+        seen = [source for source in found if not source.hidden]
+        stray = sorted(by_file.keys() - {source.name for source in seen})
+        if not any(source.label for source in seen):
             raise VisxpError(
                 f"labels must name files of {printable(videos)} by their path within "
                 f"it, got {len(by_file)} rows of {printable(labels or videos)} that "

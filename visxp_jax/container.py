@@ -88,6 +88,10 @@ def probe(path: Path) -> MediaInfo:
 def opened(path: Path) -> Any:
     """The container, from a local file of an allowed format only."""
     path = Path(os.path.abspath(path))  # a leading dash or `x:` then means nothing
+    if path.is_dir():
+        closed = not os.access(path, os.R_OK | os.X_OK)
+        why = "a folder that may not be read" if closed else "a folder, not a file"
+        raise MediaError(path, why)
     if not path.is_file():
         raise MediaError(path, "not a file" if path.exists() else "no such file")
     if not path.stat().st_size:

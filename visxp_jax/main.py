@@ -66,6 +66,7 @@ def prepare_data(config: TrainConfig, workdir: Path) -> None:
         size_px=config.data.size_px,
         labels=Path(config.data.labels) if config.data.labels else None,
         file_format=config.data.reader,
+        leave_out=workdir,
     )
 
 

@@ -1,3 +1,8 @@
+import subprocess
+import sys
+
+import pytest
+
 from data_prep.pool import MEMORY_LIMIT_BYTES, Failure, run_isolated
 from tests.data_prep.pool_tasks import work
 
@@ -33,6 +38,21 @@ def test_more_memory_than_allowed_costs_one_task():
     found = run([greedy, ("double", 1)], workers=1)
     assert "Unable to allocate" in found[greedy].reason
     assert found[("double", 1)] == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
+def test_limit_of_the_shell_is_kept_where_it_is_lower():
+    script = (
+        "import resource\n"
+        "from tests.data_prep.test_pool import run\n"
+        "if __name__ == '__main__':\n"
+        "    resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))\n"
+        "    print(run([('limits', 0)], workers=1)[('limits', 0)])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{(2**32, 2**32)}\n"
 
 
 def test_hang_is_killed_but_slow_progress_is_not():

@@ -310,8 +310,30 @@ def test_videos_and_data_may_be_moved_together(tmp_path):
 
 
 def test_output_into_the_videos_themselves_is_refused(videos):
-    with pytest.raises(VisxpError, match="not be the folder of videos itself"):
+    with pytest.raises(VisxpError, match="--out must not be the folder of videos"):
         prepare(videos, videos, **OPTIONS)
+    with pytest.raises(VisxpError, match="--workdir must not be the folder of videos"):
+        prepare(videos, videos / "data", leave_out=videos, **OPTIONS)
+
+
+def test_videos_without_sound_fill_up_no_split_and_hidden_files_change_nothing(
+    tmp_path,
+):
+    for label in ("cat", "dog", "owl"):
+        for i in range(2):
+            write_video(tmp_path / "videos" / label / f"{i}.mp4", seconds=1)
+        write_video(tmp_path / "videos" / label / "mute.mp4", seconds=1, sound=None)
+    settings = {**OPTIONS, "workers": 2, "file_format": "array_record"}
+    prepare(tmp_path / "videos", tmp_path / "a", **settings)
+    counts = open_dataset(tmp_path / "a").counts
+    # Two of each label alone would leave none to validate on.
+    assert [counts[s]["usable"] for s in ("train", "validation", "test")] == [4, 1, 1]
+    assert [counts[s]["no_audio"] for s in ("train", "validation", "test")] == [1] * 3
+    (tmp_path / "videos" / "cat" / ".DS_Store").write_bytes(b"x")
+    prepare(tmp_path / "videos", tmp_path / "b", **settings)
+    a, b = (open_dataset(tmp_path / x) for x in "ab")
+    assert a.manifest_sha256 == b.manifest_sha256
+    assert set(manifest(b.dir)) - set(manifest(a.dir)) == {"cat/.DS_Store"}
 
 
 @pytest.mark.parametrize("name", ["notes.tmp", "parts/x.txt", "visxp_clips/x.txt"])

@@ -2,8 +2,9 @@ import os
 
 import pytest
 
-from data_prep.sources import find_sources, fingerprint
+from data_prep.sources import find_sources, fingerprint, path_of
 from visxp_jax.errors import VisxpError
+from visxp_jax.media import MediaError, probe
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def folder(tmp_path):
 
 
 def found(folder, labels=None, leave_out=None):
-    sources = find_sources(folder, labels=labels, leave_out=leave_out or folder / "no")
+    sources = find_sources(folder, labels=labels, leave_out=leave_out or ())
     return {source.name: source.label for source in sources}
 
 
@@ -61,12 +62,36 @@ def test_rows_of_labels_that_name_no_file_are_reported(folder, tmp_path, capsys)
 
 
 def test_output_within_the_folder_is_left_out(folder):
-    assert "bell/b.mp4" not in found(folder, leave_out=folder / "bell")
+    assert "bell/b.mp4" not in found(folder, leave_out={folder / "bell"})
 
 
 def test_names_that_are_not_utf8_become_text(folder):
     (folder / os.fsdecode(b"\xff.mp4")).write_bytes(b"x")
     assert "\\xff.mp4" in found(folder)
+
+
+@pytest.mark.parametrize("name", [b"\xff \xc3\xa9.mp4", b"\\xff.mp4", b"plain.mp4"])
+def test_path_of_a_name_is_that_of_the_file(folder, name):
+    path = folder / "bell" / os.fsdecode(name)
+    path.write_bytes(b"this one")
+    sources = find_sources(folder, labels=None, leave_out=())
+    (found_name,) = (s.name for s in sources if s.path == path)
+    assert path_of(folder, found_name) == path
+
+
+def test_folders_that_may_not_be_read_are_listed(folder, monkeypatch):
+    scandir = os.scandir
+
+    def closed(path):
+        if os.fspath(path).endswith("bell"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    assert set(found(folder)) == {".e.mp4", ".hidden", "bell", "c.mp4"}
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(MediaError, match="a folder that may not be read"):
+        probe(folder / "bell")
 
 
 def test_names_that_are_one_as_text_are_refused(folder):
@@ -78,7 +103,7 @@ def test_names_that_are_one_as_text_are_refused(folder):
 
 def test_fingerprint_tells_changes(folder):
     def now():
-        return fingerprint(find_sources(folder, labels=None, leave_out=folder / "no"))
+        return fingerprint(find_sources(folder, labels=None, leave_out=()))
 
     before = now()
     (folder / "bell" / ".DS_Store").write_bytes(b"where windows were")
@@ -93,6 +118,7 @@ def test_fingerprint_tells_changes(folder):
         ("name,label\nc.mp4,x\n", "columns file and label, got name, label"),
         ("", "columns file and label, got none"),
         ("file,label\nz.mp4,x\n", "got 1 rows .* that name none"),
+        ("file,label\n.e.mp4,x\n", "got 1 rows .* that name none"),
         (b"file,label\n\xff,x\n", "csv in UTF-8"),
         ("file,label\nc.mp4,x\nc.mp4,y\n", "one label, got 'x' and 'y' for 'c.mp4'"),
     ],

@@ -36,7 +36,8 @@ class PreparedDataset:
         spectrogram: Name of the preset.
         size_px: Frames are size_px x size_px.
         label_names: Label i is label_names[i].
-        manifest_sha256: Names the data: which files, what became of each.
+        manifest_sha256: Names the data: which files, what became of each; hidden ones
+            do not count.
         num_bytes: Of all shards.
         counts: Of each split: clips, and how many of them carry which flag.
     """

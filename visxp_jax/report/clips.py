@@ -44,6 +44,7 @@ class TestClips:
         have been replaced since by one that crashes, hangs or eats memory.
         """
         from data_prep.pool import Failure, num_cores, run_isolated
+        from data_prep.sources import path_of
 
         self._frames = self._session.reader.frames("test", clip_ids)
         wanted: dict[str, set[int]] = {}
@@ -51,12 +52,12 @@ class TestClips:
             video, start_s = self._where[i]
             wanted.setdefault(video, set()).add(int(start_s))
         folder = self._session.dataset.videos
+        names = {path_of(folder, video): video for video in wanted}
         tasks = [
-            SoundTask(folder / video, frozenset(seconds), SOUND_RATE_HZ)
-            for video, seconds in wanted.items()
+            SoundTask(path, frozenset(wanted[video]), SOUND_RATE_HZ)
+            for path, video in names.items()
         ]
         missing = 0
-        names = {folder / video: video for video in wanted}
         with progress_bar(total=len(tasks), desc="sounds", unit="file") as bar:
             for task, result in run_isolated(
                 sounds_of,
