@@ -64,7 +64,10 @@ def final_figures(
     labels = trained["test"].label
     raw = {split: raw_input(session, split) for split in SPLITS}
     every = Batch(*map(np.concatenate, zip(*raw.values(), strict=True)))
-    by_chance = judge.chance_clusters(labels, len(session.dataset.label_names))
+    # One k for all that is compared: with more clusters, NMI and purity are higher.
+    selflabel = config.selflabel if "selflabel" in config.stages else None
+    k = selflabel.clusters if selflabel else max(2, len(session.dataset.label_names))
+    by_chance = judge.chance_clusters(labels, k)
     figures: judge.Scores = {"avc_accuracy": scores[config.stages[0]]["avc_accuracy"]}
     for name in (
         "nmi",
@@ -77,8 +80,9 @@ def final_figures(
         "largest_share",
     ):
         figures[name] = scores.get("selflabel", {}).get(name)
-    figures |= judge.probes(thin(trained["train"]), trained["test"], seed=config.seed)
-    baseline = judge.probes(thin(random["train"]), random["test"], seed=config.seed)
+    seed = config.seed
+    figures |= judge.probes(thin(trained["train"]), trained["test"], k, seed=seed)
+    baseline = judge.probes(thin(random["train"]), random["test"], k, seed=seed)
     figures |= {
         "random_init_linear_probe": baseline["linear_probe"],
         "random_init_knn": baseline["knn"],
@@ -86,12 +90,10 @@ def final_figures(
         "random_init_ari": baseline["kmeans_ari"],
         "random_init_cluster_accuracy": baseline["kmeans_accuracy"],
         "random_init_purity": baseline["kmeans_purity"],
-        "raw_nmi_visual": raw_nmi("frame", every, every, config.seed),
-        "raw_nmi_audio": raw_nmi("log_mel", every, every, config.seed),
-        "raw_test_nmi_visual": raw_nmi("frame", raw["train"], raw["test"], config.seed),
-        "raw_test_nmi_audio": raw_nmi(
-            "log_mel", raw["train"], raw["test"], config.seed
-        ),
+        "raw_nmi_visual": raw_nmi("frame", every, every, k, seed),
+        "raw_nmi_audio": raw_nmi("log_mel", every, every, k, seed),
+        "raw_test_nmi_visual": raw_nmi("frame", raw["train"], raw["test"], k, seed),
+        "raw_test_nmi_audio": raw_nmi("log_mel", raw["train"], raw["test"], k, seed),
         "chance_nmi": by_chance.nmi if by_chance else None,
         "chance_cluster_accuracy": by_chance.accuracy if by_chance else None,
         "chance_purity": by_chance.purity if by_chance else None,
@@ -124,7 +126,7 @@ def raw_input(session: Session, split: str) -> Batch:
     return Batch(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def raw_nmi(kind: str, fitted: Batch, scored: Batch, seed: int) -> float | None:
+def raw_nmi(kind: str, fitted: Batch, scored: Batch, k: int, seed: int) -> float | None:
     """NMI of k-means on 'frame' or 'log_mel' as they come.
 
     On all clips, fitted and scored, as on the test clips alone: nothing is learnt, and
@@ -135,6 +137,7 @@ def raw_nmi(kind: str, fitted: Batch, scored: Batch, seed: int) -> float | None:
         fitted.label,
         getattr(scored, kind),
         scored.label,
+        k,
         seed=seed,
     )
     return scores.nmi if scores else None

@@ -193,13 +193,13 @@ def test_clustering_of_collapsed_features_says_so():
 
 
 def test_probes_use_both_modalities():
-    scores = probes(blobs(30, 0), blobs(12, 1), seed=0)
+    scores = probes(blobs(30, 0), blobs(12, 1), 3, seed=0)
     assert scores == pytest.approx(dict.fromkeys(PROBE_KEYS, 1))
 
 
 def test_probes_leave_out_unlabelled_clips_on_both_sides():
     train, test = blobs(30, 0), blobs(12, 1)
-    expected = probes(train, test, seed=0)
+    expected = probes(train, test, 3, seed=0)
 
     def with_strangers(features: Features) -> Features:
         strange = Features(*(x[:5] for x in features))
@@ -209,7 +209,7 @@ def test_probes_leave_out_unlabelled_clips_on_both_sides():
         both = zip(strange, features, strict=True)
         return Features(*(np.concatenate(x) for x in both))
 
-    mixed = probes(with_strangers(train), with_strangers(test), seed=0)
+    mixed = probes(with_strangers(train), with_strangers(test), 3, seed=0)
     assert mixed == pytest.approx(expected)
 
 
@@ -220,7 +220,7 @@ def test_probes_leave_out_unlabelled_clips_on_both_sides():
 def test_probes_without_two_labels_to_learn_or_one_to_test_are_none(
     train_label, test_label
 ):
-    scores = probes(blobs(6, 0, train_label), blobs(6, 1, test_label), seed=0)
+    scores = probes(blobs(6, 0, train_label), blobs(6, 1, test_label), 3, seed=0)
     assert scores == dict.fromkeys(PROBE_KEYS)
 
 
@@ -229,28 +229,36 @@ def test_kmeans_equals_scikit_learn_on_labelled_test_clips():
     train, test = rng.standard_normal((2, 40, 3))
     train_labels, labels = rng.integers(0, 4, (2, 40))
     labels[:10] = -1
-    scores = kmeans_scores(train, train_labels, test, labels, seed=3)
+    scores = kmeans_scores(train, train_labels, test, labels, 7, seed=3)
     assert scores is not None
-    found = protocols.kmeans_clusters(train, test, 4, seed=3)[10:]
+    found = protocols.kmeans_clusters(train, test, 7, seed=3)[10:]
     expected = normalized_mutual_info_score(labels[10:], found)
     assert scores.nmi == pytest.approx(expected)
 
 
-def test_kmeans_learns_from_unlabelled_clips_and_counts_only_real_labels():
+def test_kmeans_learns_from_unlabelled_clips():
     train, test = blobs(30, 0), blobs(12, 1)
     x = np.concatenate([train.video, train.audio], axis=1)
     y = np.concatenate([test.video, test.audio], axis=1)
     few = np.where(np.arange(30) < 3, train.label, -1)
-    scores = kmeans_scores(x, few, y, test.label, seed=0)
+    scores = kmeans_scores(x, few, y, test.label, 3, seed=0)
     assert scores == pytest.approx((1, 1, 1, 1))
 
 
 def test_kmeans_without_two_labels_to_learn_or_one_to_test_is_none():
     x = np.arange(8.0)[:, None]
     two, one, none = np.arange(8) % 2, np.where(np.arange(8), -1, 5), np.full(8, -1)
-    assert kmeans_scores(x, one, x, two, seed=0) is None
-    assert kmeans_scores(x, none, x, two, seed=0) is None
-    assert kmeans_scores(x, two, x, none, seed=0) is None
+    assert kmeans_scores(x, one, x, two, 2, seed=0) is None
+    assert kmeans_scores(x, none, x, two, 2, seed=0) is None
+    assert kmeans_scores(x, two, x, none, 2, seed=0) is None
+
+
+def test_kmeans_of_more_clusters_than_clips_has_as_many_as_clips():
+    x, two = np.arange(8.0)[:, None], np.arange(8) % 2
+    scores = kmeans_scores(x, two, x, two, 50, seed=0)
+    assert scores is not None
+    assert scores.purity == 1
+    assert scores.accuracy == 2 / 8
 
 
 def test_chance_is_far_from_0_for_few_clips_and_near_it_for_many():

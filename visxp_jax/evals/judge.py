@@ -135,8 +135,14 @@ def clustering(
     return scores
 
 
-def probes(train: Features, test: Features, *, seed: int) -> Scores:
+def probes(train: Features, test: Features, k: int, *, seed: int) -> Scores:
     """Linear probe, neighbours and k-means on both modalities' vectors together.
+
+    Args:
+        train: What they are fitted on.
+        test: What they are judged on.
+        k: Of k-means.
+        seed: Of k-means.
 
     Returns:
         linear_probe, knn, and kmeans_ with nmi, ari, accuracy and purity; None where
@@ -149,7 +155,7 @@ def probes(train: Features, test: Features, *, seed: int) -> Scores:
     x = np.concatenate([train.video, train.audio], axis=1)[a]
     y = np.concatenate([test.video, test.audio], axis=1)[b]
     known = (x, train.label[a], y, test.label[b])
-    grouped = kmeans_scores(*known, seed=seed)
+    grouped = kmeans_scores(*known, k, seed=seed)
     return {
         "linear_probe": protocols.linear_probe(*known),
         "knn": protocols.knn(*known),
@@ -162,17 +168,15 @@ def kmeans_scores(
     train_labels: np.ndarray,
     test: np.ndarray,
     test_labels: np.ndarray,
+    k: int,
     *,
     seed: int,
 ) -> protocols.ClusterScores | None:
-    """Scores on `test` of k-means fitted on `train`; None without labels.
-
-    There are as many clusters as labels, and the labels are used for that number alone.
-    """
+    """Scores on `test` of k-means fitted on `train`; None for fewer than two labels."""
     known = test_labels >= 0
-    k = len(set(train_labels[train_labels >= 0]))
-    if k < 2 or not known.any():
+    if len(set(train_labels[train_labels >= 0])) < 2 or not known.any():
         return None
+    k = min(k, len(train))
     clusters = protocols.kmeans_clusters(train, test[known], k, seed=seed)
     return protocols.cluster_scores(clusters, test_labels[known])
 

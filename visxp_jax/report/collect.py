@@ -66,7 +66,8 @@ MEANINGS: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "modality_agreement": ("Picture alone and sound alone name one cluster.", {}),
     "kmeans_nmi": (
-        "NMI of k-means on the frozen features of both modalities.",
+        "NMI of k-means on the frozen features of both modalities. All k-means have as "
+        "many clusters as the heads; without heads, as there are labels.",
         {"random weights": "random_init_nmi"},
     ),
 }
