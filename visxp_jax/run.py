@@ -71,7 +71,7 @@ def train(session: Session) -> tuple[TrainState, dict[str, Any]]:
             run=config.run,
             writers=session.writers,
             stop=session.stop,
-            unlogged=about.get("unlogged") if about and position else None,
+            unlogged=Unlogged(*about["unlogged"]) if about and position else None,
             hooks=session.hooks,
         )
         if session.stop.agreed(0):

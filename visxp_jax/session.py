@@ -152,9 +152,10 @@ def open_session(
     model = make_model(config)
     reader = open_reader(dataset, config.data)
     checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=config.run.keep_checkpoints)
-    latest = checkpoints.latest()
+    latest, unlogged = checkpoints.latest(), 0
     if latest is not None:  # before anything is written
         about = checkpoints.about(latest)
+        unlogged = len(about["unlogged"][0])
         check_same_data(about, dataset, workdir)
         begun -= about.get("seconds", 0.0)
     stop = StopSignal()
@@ -165,6 +166,7 @@ def open_session(
         writers, hooks = make_writers(
             workdir,
             first_step=latest or 0,
+            unlogged=unlogged,
             last_step=config.total_steps,
             tensorboard=tensorboard,
         )

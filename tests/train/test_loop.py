@@ -13,7 +13,14 @@ from tests.small import small_batch, small_config, small_stage
 from visxp_jax.errors import VisxpError
 from visxp_jax.sharding import make_mesh
 from visxp_jax.train.log import JsonlWriter, read_jsonl
-from visxp_jax.train.loop import Pending, Preempted, Stage, StopSignal, train_stage
+from visxp_jax.train.loop import (
+    Pending,
+    Preempted,
+    Stage,
+    StopSignal,
+    Unlogged,
+    train_stage,
+)
 
 
 def names(step: int, ids: np.ndarray) -> str:
@@ -88,6 +95,20 @@ def test_pending_counts_in_a_row_across_fetches():
     add(pending, np.nan, [9])
     with pytest.raises(VisxpError, match=r"3 steps in a row.*step 2 .*clip9"):
         pending.fetch(3)
+
+
+def test_pending_counts_in_a_row_across_a_checkpoint():
+    before = Pending(4, names)
+    for clip in range(3):
+        add(before, np.nan, [clip])
+        if clip == 1:
+            before.fetch(2)
+    kept = before.unlogged()
+    assert kept.in_a_row == 2
+    pending = Pending(4, names, Unlogged(*json.loads(json.dumps(kept))))
+    add(pending, np.nan, [3])
+    with pytest.raises(VisxpError, match=r"4 steps in a row.*step 3 .*clip3"):
+        pending.fetch(4)
 
 
 def test_pending_forgives_steps_with_a_finite_one_between():
@@ -187,9 +208,10 @@ class StopAt(StopSignal):
         return step == self._step
 
 
-def train(folder, batches, stop_at=None, going_on_from=None):
-    """Four steps of which the log has one row; what is saved at their end."""
-    config = small_config(**{"avc.steps": 4, "run.log_every": 4})
+def train(folder, batches, stop_at=None, going_on_from=None, save_every=4):
+    """Eight steps, of which the log has two rows; what was saved."""
+    intervals = {"run.log_every": 4, "run.save_every": save_every, "run.eval_every": 8}
+    config = small_config(**{"avc.steps": 8, **intervals})
     mesh = make_mesh(jax.devices()[:1])
     method, step, state = small_stage(config, "avc", mesh)
     begin, state, unlogged = going_on_from or (0, state, None)
@@ -197,15 +219,17 @@ def train(folder, batches, stop_at=None, going_on_from=None):
     stage = Stage(
         name="avc",
         first_step=0,
-        last_step=4,
+        last_step=8,
         method=method,
         step=step,
         relabel=lambda state: (state, {}),
         evaluate=lambda state: {"validation/skipped": float(state.skipped)},
-        save=lambda *moment: saved.append(moment),
+        save=lambda at, state, rest: saved.append((at, jax.device_get(state), rest)),
         clip_names=lambda ids: [f"v{i}.mp4" for i in ids[:2]],
     )
-    writer = JsonlWriter(folder / "metrics.jsonl", first_step=begin)
+    known = len(unlogged.rows) if unlogged else 0
+    path = folder / "metrics.jsonl"
+    writer = JsonlWriter(path, first_step=begin, unlogged=known)
     try:
         train_stage(
             stage,
@@ -222,7 +246,7 @@ def train(folder, batches, stop_at=None, going_on_from=None):
         pass
     finally:
         writer.close()
-    return saved[-1]
+    return saved
 
 
 def log_of(folder):
@@ -230,22 +254,41 @@ def log_of(folder):
     return [{k: v for k, v in r.items() if k != "clips_per_second"} for r in rows]
 
 
-@pytest.mark.parametrize("stop_at", [1, 2, 3])
+@pytest.fixture
+def odd_batches():
+    """Of eight batches, two that are not finite."""
+    batches = [small_batch(seed=i) for i in range(8)]
+    for i in (1, 6):
+        batches[i].log_mel[5] = np.nan
+    return batches
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3, 7])
 def test_loop_stopped_between_rows_of_the_log_goes_on_to_the_same_rows(
-    tmp_path, stop_at
+    tmp_path, odd_batches, stop_at
 ):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()
-    batches = [small_batch(seed=i) for i in range(4)]
-    batches[1].log_mel[5] = np.nan
-    train(whole, batches)
-    step, state, unlogged = train(parts, batches, stop_at=stop_at)
-    assert step == len(unlogged) == stop_at
-    text = json.dumps(unlogged)
-    train(parts, batches, going_on_from=(step, state, json.loads(text)))
+    train(whole, odd_batches)
+    step, state, unlogged = train(parts, odd_batches, stop_at=stop_at)[-1]
+    assert step == stop_at
+    assert len(unlogged.rows) == stop_at % 4
+    unlogged = Unlogged(*json.loads(json.dumps(unlogged)))
+    train(parts, odd_batches, going_on_from=(step, state, unlogged))
     assert log_of(parts) == log_of(whole)
     assert {"step": 1, "skipped_clips": "v0.mp4, v1.mp4"} in log_of(whole)
+
+
+@pytest.mark.parametrize("save", [0, 1])
+def test_loop_killed_after_it_logged_beyond_its_checkpoint_has_each_row_once(
+    tmp_path, odd_batches, save
+):
+    saved = train(tmp_path, odd_batches, save_every=3)
+    whole = log_of(tmp_path)
+    assert [step for step, *_ in saved] == [3, 6, 8]
+    train(tmp_path, odd_batches, going_on_from=saved[save])
+    assert log_of(tmp_path) == whole
 
 
 def test_loop_steps_over_a_batch_that_is_not_finite_and_names_its_clips(

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from visxp_jax.atomic import write_whole
+
 
 class Writer(Protocol):
     """Part of clu's `MetricWriter` that is used here."""
@@ -31,21 +33,25 @@ class JsonlWriter:
     last checkpoint left them.
     """
 
-    def __init__(self, path: Path, *, first_step: int) -> None:
-        """Open for appending."""
-        kept = [
-            row
-            for row in read_jsonl(path)
-            if row["step"] < first_step
-            # What is said of the first step itself is said once more.
-            or (row["step"] == first_step and not _precedes_step(row))
-        ]
-        if not first_step:
-            kept = []
-        self._file = path.open("w", encoding="utf-8")
-        for row in kept:
-            self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+    def __init__(self, path: Path, *, first_step: int, unlogged: int = 0) -> None:
+        """Open for appending.
+
+        Args:
+            path: Of the file.
+            first_step: Where the run starts or goes on.
+            unlogged: So many steps before that one are yet to be reported.
+        """
+
+        def comes_again(row: Mapping[str, Any]) -> bool:
+            if _begins(row, "skipped_"):
+                return row["step"] >= first_step - unlogged
+            # What precedes the first step itself is said once more.
+            before = _begins(row, "chance/", "relabel/")
+            return row["step"] >= first_step + (not before)
+
+        kept = [row for row in read_jsonl(path) if first_step and not comes_again(row)]
+        write_whole(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._file = path.open("a", encoding="utf-8")
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """NaN and infinity become null: JSON has neither."""
@@ -68,8 +74,8 @@ class JsonlWriter:
         self._file.close()
 
 
-def _precedes_step(row: Mapping[str, Any]) -> bool:
-    return any(name.startswith(("chance/", "relabel/", "skipped_")) for name in row)
+def _begins(row: Mapping[str, Any], *prefixes: str) -> bool:
+    return any(name.startswith(prefixes) for name in row)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -91,7 +97,12 @@ Hook = Callable[[int], Any]
 
 
 def make_writers(
-    workdir: Path, *, first_step: int, last_step: int, tensorboard: bool
+    workdir: Path,
+    *,
+    first_step: int,
+    last_step: int,
+    tensorboard: bool,
+    unlogged: int = 0,
 ) -> tuple[list[Writer], list[Hook]]:
     """The writers of this host, and what is to be called after every step.
 
@@ -99,12 +110,13 @@ def make_writers(
         workdir: Of the run.
         first_step: Where the run starts or goes on.
         last_step: Where it ends.
+        unlogged: So many steps before the first are yet to be reported.
         tensorboard: Also write event files, with clu's report of steps per second;
             both need TensorFlow, and are left out with one line where it is missing.
     """
     hooks: list[Hook] = []
     writers: list[Writer] = [
-        JsonlWriter(workdir / "metrics.jsonl", first_step=first_step)
+        JsonlWriter(workdir / "metrics.jsonl", first_step=first_step, unlogged=unlogged)
     ]
     if tensorboard and importlib.util.find_spec("tensorflow") is None:
         print("TensorFlow is not installed: metrics.jsonl only, no TensorBoard.")

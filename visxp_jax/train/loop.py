@@ -21,8 +21,12 @@ from visxp_jax.train.log import Writer
 from visxp_jax.train.step import Step, TrainState
 from visxp_jax.types import Batch
 
-# Steps that no row of the log covers yet: (metrics, clips if they were not finite).
-Unlogged = list[tuple[dict[str, float], list[int]]]
+
+class Unlogged(NamedTuple):
+    """What the log does not say yet of the steps up to a checkpoint; goes into JSON."""
+
+    rows: list[tuple[dict[str, float], list[int]]]  # metrics; clips if not finite
+    in_a_row: int  # of the steps before these, the last so many were not finite
 
 
 class Stage(NamedTuple):
@@ -35,7 +39,7 @@ class Stage(NamedTuple):
     step: Step
     relabel: Callable[[TrainState], tuple[TrainState, dict[str, float]]]
     evaluate: Callable[[TrainState], dict[str, float]]
-    save: Callable[[int, TrainState, "Unlogged"], None]
+    save: Callable[[int, TrainState, Unlogged], None]
     clip_names: Callable[[np.ndarray], list[str]]
 
 
@@ -191,10 +195,11 @@ class Pending:
         """
         self._on_skip = on_skip
         self._rows: list[tuple[Any, np.ndarray]] = [
-            (metrics, np.array(ids, np.int32)) for metrics, ids in unlogged or []
+            (metrics, np.array(ids, np.int32))
+            for metrics, ids in (unlogged.rows if unlogged else [])
         ]
         self._max_skipped = max_skipped
-        self._in_a_row = 0
+        self._in_a_row = unlogged.in_a_row if unlogged else 0
         self._clips = 0
         self._since = time.monotonic()
 
@@ -205,11 +210,11 @@ class Pending:
 
     def unlogged(self) -> Unlogged:
         """The steps since the last fetch, for a checkpoint; waits for the device."""
-        rows: Unlogged = []
+        rows = []
         for metrics, ids in self._rows:
             values = {k: float(v) for k, v in jax.device_get(metrics).items()}
             rows.append((values, [] if values["finite"] else ids.tolist()))
-        return rows
+        return Unlogged(rows, self._in_a_row)
 
     def restart_clock(self) -> None:
         """Leave out of the rate what was not training."""
