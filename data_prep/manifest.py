@@ -67,7 +67,10 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
 def manifest_csv(rows: Iterable[Row]) -> str:
     """The manifest as text, sorted by file."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    # Text is quoted, so that a carriage return in a name ends no row.
+    writer = csv.DictWriter(
+        text, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC
+    )
     writer.writeheader()
     for row in sorted(rows, key=lambda row: row.file):
         writer.writerow(dataclasses.asdict(row))

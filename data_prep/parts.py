@@ -161,12 +161,15 @@ def _write_clips(task: PartTask, beat: Beat) -> Row:
     apart_s = abs(row.sound_seconds - row.seconds)
     row.mismatched = int(row.sound_seconds > 0 and apart_s > 1)
     row.clips, row.dropped = report.clips, report.dropped
-    expected = max(info.num_frames, report.frames)
-    if report.faults or report.dropped or report.frames < 0.98 * expected:
+    # A file cut without encoding anew counts frames that it does not show.
+    expected = min(info.num_frames, round(info.seconds * info.fps))
+    expected = max(expected, report.frames)
+    faults, dropped, leaps = report.faults, report.dropped, report.leaps
+    if faults or dropped or leaps or report.frames < 0.98 * expected:
         row.status = "partial"
         row.reason = (
-            f"{report.frames} of {expected} frames, {report.faults} damaged packets or "
-            f"frames, {report.dropped} seconds dropped"
+            f"{report.frames} of {expected} frames, {faults} damaged packets or "
+            f"frames, {dropped} seconds dropped, {leaps} leaps of the clock"
         )
     return row
 

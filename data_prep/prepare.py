@@ -85,9 +85,9 @@ def prepare(
             data or is in use, or it cannot be written.
     """
     videos, out = Path(os.path.abspath(videos)), Path(os.path.abspath(out))
-    ours = {out} if leave_out is None else {out, Path(os.path.abspath(leave_out))}
-    if videos in ours:
-        what = "--out" if videos == out else "--workdir"
+    ours = {Path(os.path.realpath(path)) for path in (out, leave_out) if path}
+    if Path(os.path.realpath(videos)) in ours:
+        what = "--out" if leave_out is None else "--workdir"
         raise VisxpError(
             f"{what} must not be the folder of videos itself, got {printable(videos)}; "
             "a subfolder of it will do."

@@ -50,7 +50,7 @@ def source_of(path: Path, name: Path | None = None) -> Source:
 def path_of(folder: Path, name: str) -> Path:
     """Where the file of a `Source.name` lies; names of odd bytes are turned back."""
     as_read = folder / name
-    if as_read.exists():
+    if os.path.exists(as_read):  # no error, should the name be too long
         return as_read
     odd_bytes = re.sub(
         rb"\\x([89a-f][0-9a-f])", lambda m: bytes.fromhex(m[1].decode()), name.encode()
@@ -72,7 +72,7 @@ def find_sources(
         labels: Csv with columns `file` and `label`; `file` as in the manifest. Without
             it the subfolder is the label, such as `bell/small`. Rows that name no file
             are reported on standard error.
-        leave_out: Folders not to search, where they lie within `videos`.
+        leave_out: Real paths of folders not to search, should they lie in `videos`.
 
     Raises:
         VisxpError: no such folder, no file in it, two files of one name, or labels that
@@ -100,7 +100,11 @@ def find_sources(
         add(Path(error.filename))
 
     for folder, subfolders, files in os.walk(videos, onerror=unreadable):
-        inside = [name for name in subfolders if Path(folder, name) not in leave_out]
+        inside = [
+            name
+            for name in subfolders
+            if Path(os.path.realpath(Path(folder, name))) not in leave_out
+        ]
         closed = [
             name
             for name in inside
@@ -161,6 +165,11 @@ def _read_labels(path: Path) -> dict[str, str]:
             by_file: dict[str, str] = {}
             for row in reader:
                 file_name, label = row["file"], (row["label"] or "").strip()
+                if file_name is None:
+                    raise VisxpError(
+                        f"labels must have a file in every row, got none in line "
+                        f"{reader.line_num} of {printable(path)}."
+                    )
                 if by_file.setdefault(file_name, label) != label:
                     raise VisxpError(
                         f"labels must give a file one label, got "

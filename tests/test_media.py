@@ -348,6 +348,25 @@ def test_sound_alone_is_refused(tmp_path):
         clips_of(path)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_titles_that_are_not_utf8_do_no_harm(tmp_path, suffix):
+    codecs = {"video_codec": "mpeg4", "audio_codec": "mp3"} if suffix == ".avi" else {}
+    path = write_video(tmp_path / f"x{suffix}", title="Cafe", **codecs)
+    count = len(clips_of(path))
+    assert b"Cafe" in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(b"Cafe", b"Caf\xe9"))
+    assert len(clips_of(path)) == count > 1
+
+
+def test_file_in_a_folder_that_may_not_be_entered_is_refused(tmp_path, monkeypatch):
+    def closed(path, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", closed)
+    with pytest.raises(MediaError, match="may not be read"):
+        probe(tmp_path / "x.mp4")
+
+
 def test_missing_file_and_folder_are_refused(tmp_path):
     with pytest.raises(MediaError, match="no such file"):
         clips_of(tmp_path / "x.mp4")

@@ -82,8 +82,14 @@ def test_saving_leaves_two_files_and_replaces_earlier_ones(tmp_path):
 def test_missing_file_is_named(tmp_path, name):
     saved(tmp_path)
     (tmp_path / name).unlink()
-    with pytest.raises(VisxpError, match=rf"{name}\b.* is missing; give the --workdir"):
+    with pytest.raises(VisxpError, match=rf"{name} cannot be read \(No such file"):
         load_weights(tmp_path)
+
+
+def test_file_instead_of_a_workdir_is_refused(tmp_path):
+    saved(tmp_path)
+    with pytest.raises(VisxpError, match="cannot be read .Not a directory"):
+        load_weights(tmp_path / "model.npz")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}"])

@@ -58,6 +58,7 @@ def write_video(
     audio_codec: str = "aac",
     rate_hz: int = 24_000,
     layout: str = "mono",
+    title: str = "",
 ) -> Path:
     """Write a video with sound.
 
@@ -78,6 +79,7 @@ def write_video(
         audio_codec: Of FFmpeg.
         rate_hz: Of the sound.
         layout: Channels.
+        title: Of the container.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(sound, str):
@@ -85,9 +87,11 @@ def write_video(
     if times_s is None:
         times_s = [i / fps for i in range(round(seconds * fps))]
     with av.open(str(path), "w") as container:
+        container.metadata["title"] = title
         video = container.add_stream(video_codec, rate=fps)
         video.width, video.height, video.pix_fmt = width, height, pix_fmt
-        video.time_base = video.codec_context.time_base = Fraction(1, 1000)
+        base = Fraction(1, fps if video_codec == "mpeg2video" else 1000)
+        video.time_base = video.codec_context.time_base = base
         video.gop_size = keyframe_every
         if video_codec == "libx264":
             video.options = {"preset": "ultrafast", "crf": "12"}
@@ -106,8 +110,8 @@ def write_video(
                 frame = av.VideoFrame.from_ndarray(
                     picture(time_s, height, width), format="rgb24"
                 ).reformat(format=pix_fmt)
-                frame.pts = round((start_s + time_s) * 1000)
-                frame.time_base = Fraction(1, 1000)
+                frame.pts = round((start_s + time_s) / base)
+                frame.time_base = base
                 container.mux(video.encode(frame))
                 time_s = next(pictures, None)
             else:
@@ -153,3 +157,35 @@ def rotate(path: Path) -> None:
     track = data.index(b"tkhd")  # the video track comes first
     at = data.index(upright, track)
     path.write_bytes(data[:at] + turned + data[at + len(turned) :])
+
+
+def cut_without_encoding(path: Path, out: Path, *, from_s: float) -> None:
+    """Leave out the beginning: packets are kept, an edit list hides the pictures."""
+    with av.open(str(path)) as old, av.open(str(out), "w") as new:
+        streams = {s: new.add_stream_from_template(s) for s in old.streams}
+        for packet in old.demux():
+            if packet.dts is None:
+                continue
+            assert packet.pts is not None
+            earlier = round(from_s / packet.time_base)
+            if packet.stream.type == "audio" and packet.pts < earlier:
+                continue
+            packet.pts, packet.dts = packet.pts - earlier, packet.dts - earlier
+            packet.stream = streams[packet.stream]
+            new.mux(packet)
+
+
+def shift_timestamp(path: Path, *, stream_id: int, number: int) -> None:
+    """Flip a high bit of the n-th presentation time of an MPEG-TS stream: 745 s."""
+    data = bytearray(path.read_bytes())
+    headers = []
+    for first in range(0, len(data), 188):
+        begins, has_more = data[first + 1] & 0x40, data[first + 3] & 0x20
+        at = first + 4 + (1 + data[first + 4] if has_more else 0)
+        if begins and data[at : at + 4] == bytes([0, 0, 1, stream_id]):
+            headers.append(at)
+    at = headers[number]
+    data[at + 10] ^= 1 << 4
+    if data[at + 7] & 0x40:  # the time of decoding, too
+        data[at + 15] ^= 1 << 4
+    path.write_bytes(data)

@@ -10,6 +10,7 @@ import json
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -252,6 +253,9 @@ def run(
         raise VisxpError(f"--timeout-s must be positive, got {timeout_s}.")
     trained = load_weights(workdir)
     files = list(dict.fromkeys(files))
+    twice = [n for n, k in Counter(source_of(f).name for f in files).items() if k > 1]
+    if twice:  # bytes that are no UTF-8, and a name that spells them out
+        raise VisxpError(f"FILES must differ as text, got two that read {twice[0]!r}.")
     clips = read_files(trained, files, timeout_s=timeout_s)
     rows: list[Row] = []
     parts: list[tuple[np.ndarray, np.ndarray]] = []

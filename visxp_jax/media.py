@@ -14,6 +14,7 @@ from visxp_jax.container import (
     MAX_DURATION_S,
     MAX_PIXELS,
     TOO_MUCH_MEMORY,
+    Clock,
     MediaError,
     MediaInfo,
     opened,
@@ -71,6 +72,7 @@ class ReadReport:
         dropped: Seconds left out because the pictures have a gap there.
         frames: Pictures without fault, as far as they had to be decoded.
         faults: Packets and pictures that were damaged.
+        leaps: Times that the file's clock was replaced by another, see `Clock`.
     """
 
     seconds: float = 0.0
@@ -79,6 +81,7 @@ class ReadReport:
     dropped: int = 0
     frames: int = 0
     faults: int = 0
+    leaps: int = 0
 
 
 def read_clips(
@@ -95,6 +98,7 @@ def read_clips(
     later leaves the first clips partial. The frame is the latest one shown at or before
     the middle. A last part shorter than one second is dropped, and so are seconds that
     touch a gap left by damage: from the last good frame to the next good key frame.
+    Transport and program streams may be joined of several, see `Clock`.
     Where every picture stands by itself, only those of the clips are decoded.
 
     Args:
@@ -128,7 +132,9 @@ def read_clips(
         if audio is not None:
             sound = SoundTrack(rate_hz=spectrogram.rate_hz, start_s=start_s)
         maker = _ClipMaker(pictures, sound, spectrogram, report)
-        for packet in packets_of(container, path, video, audio):
+        clock = Clock(container.format.name)
+        for packet in packets_of(container, path, video, audio, clock):
+            report.leaps = clock.num_leaps
             track = pictures if packet.stream is video else sound
             assert track is not None
             try:
@@ -187,7 +193,8 @@ def read_sounds(
                 second += 1
                 on_second()
 
-        for packet in packets_of(container, path, video, audio):
+        clock = Clock(container.format.name)
+        for packet in packets_of(container, path, video, audio, clock):
             if packet.stream is video:
                 continue
             try:

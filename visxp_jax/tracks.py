@@ -125,8 +125,11 @@ class PictureTrack:
         elif self._shown and time_s - self.position_s > MAX_HOLE_S:
             self._damage(self.position_s, time_s)
         self._settle(time_s)
+        # A stream of unknown rate, and no duration: as long as the frame before.
+        before_s = time_s - self._shown[1] if self._shown else 0.0
+        duration_s = self._duration_s(frame) or before_s
         self._shown, self._shown_picture = (frame, time_s), None
-        self.position_s = max(self.position_s, time_s + self._duration_s(frame))
+        self.position_s = max(self.position_s, time_s + duration_s)
         self.num_frames += 1
 
     def fault(self) -> None:

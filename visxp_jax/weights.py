@@ -89,10 +89,10 @@ def load_weights(workdir: Path) -> Trained:
     try:
         about = json.loads((workdir / "model.json").read_text(encoding="utf-8"))
         data = (workdir / "model.npz").read_bytes()
-    except FileNotFoundError as error:
+    except OSError as error:
         raise VisxpError(
-            f"{workdir} must hold a trained model, but {error.filename} is missing; "
-            "give the --workdir of a finished training run."
+            f"{workdir} must hold a trained model, but {error.filename} cannot be read "
+            f"({error.strerror}); give the --workdir of a finished training run."
         ) from error
     except ValueError as error:
         raise unusable(workdir, error) from error

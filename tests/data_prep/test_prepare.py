@@ -14,7 +14,14 @@ import tensorflow_datasets as tfds
 
 from data_prep.builder import quiet
 from data_prep.prepare import main, prepare
-from tests.videos import damage, level, moving, tones, write_video
+from tests.videos import (
+    cut_without_encoding,
+    damage,
+    level,
+    moving,
+    tones,
+    write_video,
+)
 from visxp_jax.audio.spectrogram import PRESETS
 from visxp_jax.data.dataset import open_dataset
 from visxp_jax.errors import VisxpError
@@ -48,6 +55,9 @@ def videos(tmp_path_factory) -> Path:
     (odd / "empty.mp4").write_bytes(b"")
     (odd / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(3000))
     (odd / "notes.txt").write_text("no video")
+    (odd / "Icon\r").write_bytes(b"")
+    whole = write_video(folder.parent / "whole.mp4", seconds=8.5)
+    cut_without_encoding(whole, odd / "shortened.mp4", from_s=6)  # colours repeat then
     write_video(folder / ".half-copied.mp4", seconds=2)
     write_video(folder / ".trash" / "gone.mp4", seconds=2)
     return folder
@@ -83,12 +93,14 @@ def stored(out: Path, split: str) -> list[dict]:
 def test_every_file_has_a_row_that_says_why(videos, prepared):
     rows = manifest(prepared)
     files = {p.relative_to(videos).as_posix() for p in videos.rglob("*.*")}
+    files |= {"odd/Icon\r"}
     assert set(rows) == files - {".trash/gone.mp4"}  # of hidden folders the name only
     skipped = {k: v["reason"] for k, v in rows.items() if v["status"] == "skipped"}
     hidden = "hidden: its name begins with a dot"
     assert skipped == {
         ".half-copied.mp4": hidden,
         ".trash": hidden,
+        "odd/Icon\r": "an empty file",
         "odd/empty.mp4": "an empty file",
         "odd/noise.mp4": "not a readable media file",
         "odd/notes.txt": "not a readable media file",
@@ -113,6 +125,8 @@ def test_every_file_has_a_row_that_says_why(videos, prepared):
     assert float(long["sound_seconds"]) == pytest.approx(5, abs=0.1)
     assert (long["mismatched"], kept["mismatched"]) == ("1", "0")
     assert rows["odd/mute.mp4"]["mismatched"] == "0"
+    short = rows["odd/shortened.mp4"]
+    assert (short["status"], short["clips"]) == ("kept", "2")
     assert not Path("owned").exists()
 
 

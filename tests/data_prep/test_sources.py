@@ -61,7 +61,10 @@ def test_rows_of_labels_that_name_no_file_are_reported(folder, tmp_path, capsys)
     assert note.endswith(", the first bell\n")
 
 
-def test_output_within_the_folder_is_left_out(folder):
+def test_output_within_the_folder_is_left_out_by_any_of_its_names(folder, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    assert "bell/b.mp4" not in found(link, leave_out={folder / "bell"})
     assert "bell/b.mp4" not in found(folder, leave_out={folder / "bell"})
 
 
@@ -70,7 +73,10 @@ def test_names_that_are_not_utf8_become_text(folder):
     assert "\\xff.mp4" in found(folder)
 
 
-@pytest.mark.parametrize("name", [b"\xff \xc3\xa9.mp4", b"\\xff.mp4", b"plain.mp4"])
+@pytest.mark.parametrize(
+    "name",
+    [b"\xff \xc3\xa9.mp4", b"\\xff.mp4", b"plain.mp4", 70 * b"\x83" + b".mp4"],
+)
 def test_path_of_a_name_is_that_of_the_file(folder, name):
     path = folder / "bell" / os.fsdecode(name)
     path.write_bytes(b"this one")
@@ -120,6 +126,7 @@ def test_fingerprint_tells_changes(folder):
         ("file,label\nz.mp4,x\n", "got 1 rows .* that name none"),
         ("file,label\n.e.mp4,x\n", "got 1 rows .* that name none"),
         (b"file,label\n\xff,x\n", "csv in UTF-8"),
+        ("label,file\nx,c.mp4\ny\n", "a file in every row, got none in line 3"),
         ("file,label\nc.mp4,x\nc.mp4,y\n", "one label, got 'x' and 'y' for 'c.mp4'"),
     ],
 )

@@ -9,7 +9,7 @@ from sklearn.preprocessing import normalize
 
 from visxp_jax.atomic import write_whole
 from visxp_jax.evals import judge
-from visxp_jax.report.clips import TestClips
+from visxp_jax.report.clips import CLIPS_PER_CLUSTER, TestClips
 from visxp_jax.report.content import (
     Curve,
     Figure,
@@ -96,7 +96,7 @@ def write_report(
     clusters, assigned = pick_clusters(session, params, features)
     queries = pick_queries(session, params, features)
     media.load(
-        {int(i) for members in clusters.values() for i in members}
+        {int(i) for all_ in clusters.values() for i in all_[:CLIPS_PER_CLUSTER]}
         | {int(i) for q in queries.values() for ids, _ in q.values() for i in ids}
         | set(queries)
     )
