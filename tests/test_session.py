@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import pytest
 
 from data_prep.prepare import prepare
@@ -47,7 +48,11 @@ def test_no_clips_to_judge_by_are_refused(three_videos, monkeypatch):
     counts = {**three_videos.counts, "test": {"clips": 0, "usable": 0}}
     dataset = dataclasses.replace(three_videos, counts=counts)
     monkeypatch.setattr(PreparedDataset, "num_usable_videos", lambda *_: 2)
-    with pytest.raises(VisxpError, match="must hold clips for test, got none"):
+    with pytest.raises(VisxpError, match="hold 1 usable clips or more for test, got 0"):
+        check_fits(config(**{"data.batch_size": 4}), dataset)
+    counts["test"]["usable"] = 1
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(VisxpError, match="hold 2 usable clips or more for"):
         check_fits(config(**{"data.batch_size": 4}), dataset)
 
 

@@ -239,11 +239,13 @@ def check_fits(config: TrainConfig, dataset: PreparedDataset) -> None:
             f"selflabel.clusters must not exceed the {usable} usable training clips, "
             f"got {section.clusters}."
         )
+    hosts = jax.process_count()  # each encodes its share of every split
     for split in ("validation", "test"):
-        if not dataset.num_usable(split):
+        if dataset.num_usable(split) < hosts:
             raise VisxpError(
-                f"{dataset.dir} must hold clips for {split}, got none; it takes at "
-                "least three videos with sound: prepare more."
+                f"{dataset.dir} must hold {hosts} usable clips or more for {split}, "
+                f"got {dataset.num_usable(split)}; it takes at least three videos with "
+                "sound: prepare more."
             )
 
 

@@ -55,8 +55,8 @@ def main() -> None:
         }
         by_tf = TFRecordReader(sets["tfrecord"], shuffle_buffer=1000)
         by_grain = ArrayRecordReader(sets["array_record"])
-        # Endless streams, so that a round starts with what the last one prefetched, as
-        # a training step does. They idle while another one is timed.
+        # Endless streams. While another one is timed they fill their buffers: each turn
+        # begins by using these up.
         streams = {
             TFRECORD: by_tf.train(batch_size=BATCH, seed=0, start=0),
             ARRAY_RECORD: by_grain.train(batch_size=BATCH, seed=0, start=0),
@@ -71,6 +71,7 @@ def main() -> None:
             units=dict.fromkeys(streams, BATCH * args.batches),
             reference=FLOOR,
             rounds=args.rounds,
+            lead_ins=1,
         )
         megabytes = sets["tfrecord"].num_bytes / 1e6
     title = f"input, batches of {BATCH} from {args.clips} clips, {megabytes:.0f} MB"

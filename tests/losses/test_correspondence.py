@@ -41,6 +41,18 @@ def test_avc_bce_is_finite_at_extreme_logits():
     assert np.isfinite(np.asarray(grad)).all()
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_avc_bce_of_half_floats_is_that_of_the_same_numbers_in_float32(dtype):
+    logits = jax.random.normal(jax.random.key(0), (64, 2)) * 20
+    logits = logits.at[:2].set(jnp.array([[-4e4, 4e4], [4e4, -4e4]])).astype(dtype)
+    matches = (jnp.arange(64) % 2).astype(jnp.float32)
+    value, grad = jax.value_and_grad(mean_loss)(logits, matches)
+    expected = mean_loss(logits.astype(jnp.float32), matches)
+    np.testing.assert_array_equal(value, expected)
+    assert np.isfinite(np.asarray(grad, np.float32)).all()
+    assert value.dtype == jnp.float32
+
+
 def test_avc_bce_refuses_shapes_that_do_not_fit():
     with pytest.raises(ValueError, match="matches"):
         avc_bce(jnp.zeros((4, 2)), jnp.zeros(3))

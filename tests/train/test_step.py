@@ -55,6 +55,51 @@ def test_every_loss_has_a_chance_level_and_the_total_is_of_its_terms(stage):
     assert chance["loss/total"] == pytest.approx(total)
 
 
+@pytest.mark.parametrize(
+    ("stage", "weights"),
+    [
+        ("avc", {"representation": 1.0, "regularisation": 0.5}),
+        (
+            "selflabel",
+            {"clustering": 3.0, "representation": 0.25, "regularisation": 2.0},
+        ),
+    ],
+)
+def test_total_is_the_weighted_sum_of_the_terms(stage, weights):
+    given = weights if stage == "selflabel" else {"regularisation": 0.5}
+    config = small_config(**{f"{stage}.{term}": w for term, w in given.items()})
+    mesh = make_mesh(jax.devices()[:1])
+    _, step, state = small_stage(config, stage, mesh)
+    if stage == "selflabel":
+        labels = jnp.tile(jnp.arange(4), 8).reshape(16, 2)
+        state = state._replace(method_state={"labels": labels})
+    _, metrics = step(state, to_global(small_batch(), mesh), jax.random.key(7))
+    total = sum(w * metrics[f"loss/{term}"] for term, w in weights.items())
+    assert all(metrics[f"loss/{term}"] > 1e-3 for term in weights)
+    np.testing.assert_allclose(metrics["loss/total"], total, rtol=1e-5)
+
+
+def test_augmentation_differs_from_step_to_step_and_depends_on_the_step_alone():
+    config = small_config(**{"avc.optim.learning_rate": 1e-30})
+    mesh = make_mesh(jax.devices()[:1])
+    batch = to_global(small_batch(), mesh)
+
+    def losses(first: int) -> list[float]:
+        _, step, state = small_stage(config, "avc", mesh)
+        # The same statistics at every step: only what is drawn may differ.
+        kept = jax.device_get(state.model_state)
+        state, found = state._replace(step=jnp.int32(first)), []
+        for _ in range(3):
+            state, metrics = step(state, batch, jax.random.key(7))
+            state = state._replace(model_state=kept)
+            found.append(float(metrics["loss/total"]))
+        return found
+
+    begun = losses(0)
+    assert len(set(begun)) == 3
+    assert losses(1)[:2] == begun[1:]
+
+
 def test_step_compiles_once():
     step, _, _ = run("avc", 8, steps=4)
     assert step._cache_size() == 1

@@ -76,7 +76,7 @@ def avc_bce(logits: jax.Array, matches: jax.Array) -> jax.Array:
 
     Two logits per pair, as in the published networks, are reduced to their difference,
     which gives exactly the two-class softmax cross-entropy. Computed in float32 in the
-    form max(t, 0) - t y + log(1 + e^-|t|), finite for any finite logit. Chance: ln 2.
+    form max(t, 0) - t y + log(1 + e^-|t|), finite for finite log odds. Chance: ln 2.
 
     Args:
         logits: [b], the log odds of a match; or [b, 2], (mismatch, match).
@@ -88,6 +88,7 @@ def avc_bce(logits: jax.Array, matches: jax.Array) -> jax.Array:
     Raises:
         ValueError: shapes do not fit. Raised while tracing.
     """
+    logits = logits.astype(jnp.float32)  # a difference of halves would be rounded
     if logits.ndim == 2 and logits.shape[1] == 2:
         logits = logits[:, 1] - logits[:, 0]
     if logits.shape != matches.shape:
@@ -95,6 +96,6 @@ def avc_bce(logits: jax.Array, matches: jax.Array) -> jax.Array:
             f"logits must be [b] or [b, 2] with matches [b], got logits "
             f"{logits.shape} and matches {matches.shape}."
         )
-    t = logits.astype(jnp.float32)
+    t = logits
     y = matches.astype(jnp.float32)
     return jnp.maximum(t, 0.0) - t * y + jnp.log1p(jnp.exp(-jnp.abs(t)))
