@@ -25,6 +25,10 @@ MAX_PIXELS = 8192 * 4608
 MAX_STREAMS = 64
 MAX_DURATION_S = 24 * 3600.0
 TOO_MUCH_MEMORY = "takes more memory than allowed"
+# Titles come in any encoding, and nobody reads them here. PyAV 19 needs not be told.
+ANY_TITLES: dict[str, Any] = (
+    {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+)
 MAX_READ_ERRORS = 100  # of the container, in a row
 # Formats that are cut and joined as they are broadcast, with the clock of each piece.
 JOINED = ("mpegts", "mpeg")
@@ -98,8 +102,7 @@ def opened(path: Path) -> Any:
     _check_file(path)
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
     try:
-        # Titles and comments come in any encoding, and nobody reads them here.
-        container = av.open(os.fspath(path), options=options, metadata_errors="replace")
+        container = av.open(os.fspath(path), options=options, **ANY_TITLES)
     except MemoryError as error:
         raise MediaError(path, TOO_MUCH_MEMORY) from error
     except PermissionError as error:
