@@ -3,7 +3,13 @@
 from visxp_jax.losses.correspondence import ShiftedPairs, avc_bce, shifted_pairs
 from visxp_jax.losses.decorrelation import decorrelation
 from visxp_jax.losses.selflabel import pseudo_label_cross_entropy
-from visxp_jax.losses.sinkhorn import Equipartition, assign, equipartition
+from visxp_jax.losses.sinkhorn import (
+    Equipartition,
+    assign,
+    equipartition,
+    equipartition_in_blocks,
+    transport_plan,
+)
 
 __all__ = [
     "Equipartition",
@@ -12,6 +18,8 @@ __all__ = [
     "avc_bce",
     "decorrelation",
     "equipartition",
+    "equipartition_in_blocks",
     "pseudo_label_cross_entropy",
     "shifted_pairs",
+    "transport_plan",
 ]

@@ -6,15 +6,25 @@ unknown: the label of clip i is argmax_j (sharpness * log p_ij + log_scale_j), s
 can be computed in any order and in any blocks.
 
 Source: Asano, Rupprecht and Vedaldi, 2020, eqs. 6-8; Cuturi, 2013. Differs in: log
-potentials in float32 instead of scalings in float64 (p^25 underflows float32), and a
-stop rule that is relative and does not depend on n.
+potentials in float32 instead of scalings in float64 (p^25 underflows float32), a stop
+rule that is relative and does not depend on n, and fewer sweeps: see `dual`.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from visxp_jax.losses.dual import HIGHEST, REACH, Mass, damped_inverse, solve
+
+# Of the kernel that is kept in memory: sums of more terms than this lose digits.
+BLOCK = 1024
+# Elements of the sample of rows that Newton's steps are taken from.
+SAMPLE_ELEMENTS = 2**25
+
+Sum = Callable[[jax.Array], jax.Array]
 
 
 class Equipartition(NamedTuple):
@@ -22,35 +32,41 @@ class Equipartition(NamedTuple):
 
     log_scale: jax.Array  # float32 [k], mean 0
     column_error: jax.Array  # float32 [], max over clusters of |mass / wanted - 1|
-    iterations: jax.Array  # int32 [], sweeps used
+    iterations: jax.Array  # int32 [], sweeps over all rows
     converged: jax.Array  # bool [], column_error <= tol
 
 
-@partial(jax.jit, static_argnames=("max_iters",))
+@partial(jax.jit, static_argnames=("max_iters", "axis_name"))
 def equipartition(
     log_probs: jax.Array,
     *,
     sharpness: float | jax.Array,
     cluster_mass: jax.Array | None = None,
     row_mass: jax.Array | None = None,
+    log_scale: jax.Array | None = None,
     tol: float | jax.Array = 1e-4,
-    max_iters: int = 2000,
+    max_iters: int = 500,
+    axis_name: str | None = None,
 ) -> Equipartition:
     """Log scale per cluster that gives every cluster its share of the clips.
 
-    Rows are normalised exactly in each sweep, so the only quantity carried from one
-    sweep to the next, and the only one summed across devices when rows are sharded, is
-    a vector of k numbers. If anything is not finite, the loop stops and `converged` is
-    False.
+    Takes twice the memory of `log_probs`; where that is too much, see
+    `equipartition_in_blocks`. If anything is not finite, the loop stops and `converged`
+    is False.
 
     Args:
-        log_probs: float32 [n, k]; rows may be shifted by any constant.
+        log_probs: float32 [n, k]; rows may be shifted by any constant, so that logits
+            will do. The mean of several modalities' log probabilities pools them.
         sharpness: Inverse temperature, > 0, no unit (the paper's lambda). 25 is sharp.
         cluster_mass: float32 [k] > 0, wanted relative sizes; None for equal ones.
         row_mass: float32 [n] >= 0, relative weight of clips; None for equal ones. Rows
             of mass 0 change nothing.
-        tol: Largest accepted column error.
-        max_iters: Largest number of sweeps.
+        log_scale: float32 [k], where to begin, such as an earlier result.
+        tol: Largest accepted column error; float32 reaches about 1e-6.
+        max_iters: Largest number of sweeps over all rows.
+        axis_name: Inside `jax.shard_map`, the axis over which rows are split: each
+            device then holds [n / devices, k], and only k numbers are summed over
+            devices in a sweep. The result is the same on all.
 
     Returns:
         `Equipartition`; `log_scale` is centred, as a common shift changes no label.
@@ -65,43 +81,224 @@ def equipartition(
             f"{log_probs.dtype} {log_probs.shape}; convert it with .astype('float32')."
         )
     n, k = log_probs.shape
-    dtype = log_probs.dtype
-    rows = jnp.ones(n, dtype) if row_mass is None else row_mass.astype(dtype)
-    rows = rows / jnp.sum(rows)
-    wanted = jnp.ones(k, dtype) if cluster_mass is None else cluster_mass.astype(dtype)
-    wanted = wanted / jnp.sum(wanted)
-    # Padded rows may hold anything, even NaN: they become rows of zeros, of mass 0.
-    real = rows[:, None] > 0
-    scaled = jnp.where(real, log_probs, 0.0) * jnp.asarray(sharpness, dtype)
-    log_rows = jnp.log(rows)
+    problem = _Problem(n, k, log_probs.dtype, cluster_mass, row_mass, axis_name)
 
-    def log_column_mass(log_scale: jax.Array) -> jax.Array:
-        # A cluster that every row shuns by more than e^-88 still has a mass here.
-        log_plan = jax.nn.log_softmax(scaled + log_scale[None, :], axis=1)
-        return jax.nn.logsumexp(log_plan + log_rows[:, None], axis=0)
+    sharp = jnp.asarray(sharpness, log_probs.dtype)
+    if row_mass is not None:
+        log_probs = _real(log_probs, row_mass)
+    return problem.solve(
+        lambda at: log_probs[at] * sharp,
+        partial(_mass_near, log_probs, sharp, problem.rows, problem.sum),
+        log_scale,
+        tol=tol,
+        max_iters=max_iters,
+    )
 
-    def error(log_mass: jax.Array) -> jax.Array:
-        return jnp.max(jnp.abs(jnp.exp(log_mass - jnp.log(wanted)) - 1.0))
 
-    def sweep(carry: tuple) -> tuple:
-        log_scale, log_mass, _, it = carry
-        log_scale = log_scale + jnp.log(wanted) - log_mass
-        log_scale = log_scale - jnp.mean(log_scale)
-        log_mass = log_column_mass(log_scale)
-        return log_scale, log_mass, error(log_mass), it + 1
+class _Problem:
+    """What both forms have in common."""
 
-    def unfinished(carry: tuple) -> jax.Array:
-        _, _, err, it = carry
-        return (err > tol) & (it < max_iters)
+    def __init__(
+        self,
+        n: int,
+        k: int,
+        dtype: Any,
+        cluster_mass: jax.Array | None,
+        row_mass: jax.Array | None,
+        axis_name: str | None,
+    ) -> None:
+        self.axis_name = axis_name
+        rows = jnp.ones(n, dtype) if row_mass is None else row_mass.astype(dtype)
+        self.rows = rows / self.sum(jnp.sum(rows))
+        wanted = jnp.ones(k, dtype) if cluster_mass is None else cluster_mass
+        self.wanted = wanted.astype(dtype) / jnp.sum(wanted.astype(dtype))
 
-    # Start where each cluster's largest claim is cancelled: closer than zero.
-    start = jnp.where(real, scaled, -jnp.inf)
-    log_scale = -jax.nn.logsumexp(start, axis=0)
-    log_scale = log_scale - jnp.mean(log_scale)
-    log_mass = log_column_mass(log_scale)
-    carry = (log_scale, log_mass, error(log_mass), jnp.int32(0))
-    log_scale, _, err, it = jax.lax.while_loop(unfinished, sweep, carry)
-    return Equipartition(log_scale, err, it, err <= tol)
+    def sum(self, x: jax.Array) -> jax.Array:
+        """Over devices."""
+        return x if self.axis_name is None else jax.lax.psum(x, self.axis_name)
+
+    def solve(
+        self,
+        scores_of: Callable[[jax.Array], jax.Array],
+        mass_near: Callable[[jax.Array], Mass],
+        log_scale: jax.Array | None,
+        *,
+        tol: float | jax.Array,
+        max_iters: int,
+        reach: float = REACH,
+    ) -> Equipartition:
+        """First for a sample of the rows, held by every device, then for all."""
+        scores, rows = self._sample(scores_of)
+        wanted = self.wanted
+        few = partial(_mass_near, scores, 1.0, rows, lambda x: x)
+        if log_scale is None:
+            # Cancels what each cluster claims: closer than zero. A cluster that nobody
+            # may choose claims nothing.
+            claims = jnp.where(rows[:, None] > 0, scores, -jnp.inf)
+            claim = jax.nn.logsumexp(claims, axis=0)
+            log_scale = -jnp.maximum(claim, jnp.max(claim) - 1e4)
+        start, k = log_scale - jnp.mean(log_scale), wanted.shape[0]
+
+        def improve(i: int | jax.Array, carry: tuple) -> tuple:
+            log_scale, inverse = carry
+            found = solve(
+                few, log_scale, wanted, inverse, i > 0, tol=3e-3, max_sweeps=50
+            )
+            plan = jax.nn.softmax(scores + found.log_scale[None], axis=1)
+            return found.log_scale, damped_inverse(plan, rows, wanted)
+
+        nothing = jnp.eye(k, dtype=wanted.dtype)
+        near, inverse = jax.lax.fori_loop(0, 2, improve, (start, nothing))
+        end = solve(
+            mass_near, near, wanted, inverse, True,
+            tol=tol, max_sweeps=max_iters, reach=reach,
+        )  # fmt: skip
+        return Equipartition(end.log_scale, end.error, end.sweeps, end.error <= tol)
+
+    def _sample(
+        self, scores_of: Callable[[jax.Array], jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        """Scores [s, k] and masses [s] of rows spread evenly; the same everywhere."""
+        n, k = self.rows.shape[0], self.wanted.shape[0]
+        parts = 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
+        # Enough for a Hessian of k clusters, and little work beside that for all rows.
+        size = max(16 * k, n * parts // 32)
+        size = max(4096, min(size, SAMPLE_ELEMENTS // k))
+        size = min(n, -(-size // parts))
+        # One of each stretch of n / s rows, at a place that no period in them can meet.
+        stretch = jnp.arange(size, dtype=jnp.float32)
+        place = stretch + jax.random.uniform(jax.random.key(0), (size,))
+        at = jnp.minimum((place * (n / size)).astype(jnp.int32), n - 1)
+        at = jnp.arange(n) if size == n else at
+        rows = self.rows[at]
+        scores = _real(scores_of(at), rows)
+        if self.axis_name is not None:
+            scores, rows = (self._gathered(x, parts) for x in (scores, rows))
+        return scores, rows / jnp.sum(rows)
+
+    def _gathered(self, x: jax.Array, parts: int) -> jax.Array:
+        """All devices' [s, ...] one after another, as a sum: known to be the same."""
+        place = jax.lax.axis_index(self.axis_name) == jnp.arange(parts)
+        place = place.reshape((parts,) + (1,) * x.ndim)
+        return self.sum(jnp.where(place, x[None], 0)).reshape((-1, *x.shape[1:]))
+
+
+def _real(scores: jax.Array, rows: jax.Array) -> jax.Array:
+    """Padded rows may hold anything, even NaN: they become rows of zeros, of mass 0."""
+    return jnp.where(rows[:, None] > 0, scores, 0.0)
+
+
+def _mass_near(
+    log_probs: jax.Array,
+    sharpness: float | jax.Array,
+    rows: jax.Array,
+    total: Sum,
+    origin: jax.Array,
+) -> Mass:
+    """Masses by matrix products with exponentials that are taken once.
+
+    Sums over rows are made block by block: a running sum over millions of rows in
+    float32 would lose the last digits of `tol`.
+    """
+    n, k = log_probs.shape
+    block = min(n, BLOCK)
+    count = -(-n // block)
+    # What does not depend on the origin would be computed before the loop, and kept.
+    log_probs, origin = jax.lax.optimization_barrier((log_probs, origin))
+    shifted = log_probs * sharpness + origin[None]
+    kernel = jnp.exp(shifted - jnp.max(shifted, axis=1, keepdims=True))
+    missing = count * block - n
+    kernel = jnp.pad(kernel, ((0, missing), (0, 0)), constant_values=1.0)
+    kernel = kernel.reshape(count, block, k)
+    rows = jnp.pad(rows, (0, missing)).reshape(count, block)
+
+    def mass_of(log_scale: jax.Array) -> jax.Array:
+        scale = jnp.exp(log_scale - origin)
+        norm = jnp.einsum("brk,k->br", kernel, scale, precision=HIGHEST)
+        mass = jnp.einsum("br,brk->bk", rows / norm, kernel, precision=HIGHEST)
+        return total(jnp.sum(mass, axis=0) * scale)
+
+    return mass_of
+
+
+def equipartition_in_blocks(
+    features: Any,
+    log_probs_of: Callable[[Any], jax.Array],
+    *,
+    sharpness: float | jax.Array,
+    clusters: int,
+    cluster_mass: jax.Array | None = None,
+    row_mass: jax.Array | None = None,
+    log_scale: jax.Array | None = None,
+    tol: float | jax.Array = 1e-4,
+    max_iters: int = 500,
+    block: int = 4096,
+    axis_name: str | None = None,
+) -> Equipartition:
+    """`equipartition` where n x k is larger than memory: each sweep computes it anew.
+
+    Takes the memory of `features`, of a block of scores and of a sample of at most
+    32 million of them. To be called inside `jax.jit`.
+
+    Args:
+        features: Array [n, ...], or tree of such, of any type.
+        log_probs_of: (b of their rows) -> float32 [b, k]; such as a head.
+        sharpness: As in `equipartition`, as are all arguments not named here.
+        clusters: k.
+        cluster_mass: [k].
+        row_mass: [n].
+        log_scale: [k].
+        tol: Column error.
+        max_iters: Sweeps.
+        block: b, rows at a time.
+        axis_name: Of the devices among which rows are split.
+
+    Returns:
+        `Equipartition`.
+    """
+    n = jax.tree.leaves(features)[0].shape[0]
+    problem = _Problem(n, clusters, jnp.float32, cluster_mass, row_mass, axis_name)
+
+    def scores_of(at: jax.Array) -> jax.Array:
+        some = jax.tree.map(lambda x: x[at], features)
+        return log_probs_of(some) * jnp.float32(sharpness)
+
+    def mass_of(log_scale: jax.Array) -> jax.Array:
+        def add(i: jax.Array, mass: jax.Array) -> jax.Array:
+            part, rows = _block(i, (features, problem.rows), block)
+            scores = _real(log_probs_of(part) * jnp.float32(sharpness), rows)
+            share = jax.nn.softmax(scores + log_scale[None], axis=1)
+            return mass + jnp.matmul(rows, share, precision=HIGHEST)
+
+        nothing = jnp.zeros(clusters)
+        if axis_name is not None:  # it will differ from device to device
+            nothing = jax.lax.pcast(nothing, axis_name, to="varying")
+        return problem.sum(jax.lax.fori_loop(0, -(-n // block), add, nothing))
+
+    block = min(block, n)
+    return problem.solve(
+        scores_of,
+        lambda _: mass_of,
+        log_scale,
+        tol=tol,
+        max_iters=max_iters,
+        reach=jnp.inf,
+    )
+
+
+def _block(i: jax.Array, tree: Any, block: int) -> Any:
+    """Rows [i * block, (i + 1) * block) of a pair (features, row masses).
+
+    The last block begins earlier where rows do not divide: what was there already has
+    mass 0.
+    """
+    features, rows = tree
+    first = jnp.minimum(i * block, rows.shape[0] - block)
+    part = jax.tree.map(
+        lambda x: jax.lax.dynamic_slice_in_dim(x, first, block), features
+    )
+    rows = jax.lax.dynamic_slice_in_dim(rows, first, block)
+    return part, jnp.where(first + jnp.arange(block) >= i * block, rows, 0.0)
 
 
 @jax.jit
@@ -111,7 +308,7 @@ def assign(
     """Hard labels of the plan that `log_scale` stands for.
 
     Args:
-        log_probs: [n, k], as given to `equipartition`.
+        log_probs: [n, k], as given to `equipartition`; or a block of rows of it.
         log_scale: [k], from `equipartition`.
         sharpness: The same as there.
 
@@ -120,3 +317,26 @@ def assign(
     """
     scaled = log_probs * jnp.asarray(sharpness, log_probs.dtype)
     return jnp.argmax(scaled + log_scale[None, :], axis=1).astype(jnp.int32)
+
+
+@jax.jit
+def transport_plan(
+    log_probs: jax.Array,
+    log_scale: jax.Array,
+    *,
+    sharpness: float | jax.Array,
+    row_mass: jax.Array | None = None,
+) -> jax.Array:
+    """The soft plan Q, [n, k]: rows sum to their masses, columns to the clusters'.
+
+    Args:
+        log_probs: [n, k], as given to `equipartition`.
+        log_scale: [k], from `equipartition`.
+        sharpness: The same as there.
+        row_mass: The same as there.
+    """
+    n = log_probs.shape[0]
+    rows = jnp.ones(n, log_probs.dtype) if row_mass is None else row_mass
+    rows = (rows / jnp.sum(rows))[:, None]
+    scaled = jnp.where(rows > 0, log_probs, 0.0) * sharpness
+    return rows * jax.nn.softmax(scaled + log_scale[None, :], axis=1)

@@ -1,0 +1,173 @@
+"""Which log scales give every cluster its share: the solver behind `sinkhorn`.
+
+Write s_ij for sharpness * log p_ij, r_i for the mass of a row and c_j for the wanted
+mass of a cluster. The log scales g minimise the convex function
+
+    f(g) = sum_i r_i log sum_j exp(s_ij + g_j) - c . g,    grad f = m(g) - c,
+
+where m(g) is the mass the clusters have at g (the semi-dual of entropic transport;
+Cuturi and Peyre, 2018). Sinkhorn's iteration g <- g + log(c / m(g)) takes hundreds to
+tens of thousands of sweeps over the rows once a network is sure of itself. Two changes
+bring that to some ten:
+
+- Anderson acceleration (Walker and Ni, 2011): the next g is the combination of the last
+  few whose step is smallest.
+- Newton's step of a sample of the rows, (H + damping)^-1 (c - m(g)), in place of
+  log(c / m(g)), where H is the Hessian diag(m) - P' R P of that sample. It is made
+  before the sweeps begin, so that between devices only m(g), k numbers, is ever summed.
+
+A step that makes things worse is taken back and replaced by one of Sinkhorn's.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+# Steps that are remembered. 10 took as many sweeps as 5 in every case tried.
+DEPTH = 5
+# Log scales may move so far from where exponentials were taken: e^-87 is 0 in float32,
+# and what was lost there must not matter here.
+REACH = 30.0
+# A step that makes the error this many times as large is taken back.
+GROWTH = 2.0
+# Of the Newton step, relative to the wanted masses. 3e-3 took the fewest sweeps of 3e-3
+# to 1e-1, for logits of trained heads and made ones; 1e-2 takes up to a third more.
+DAMPING = 3e-3
+# Smallest mass whose logarithm is taken.
+TINY = 1e-30
+HIGHEST = jax.lax.Precision.HIGHEST
+
+Mass = Callable[[jax.Array], jax.Array]  # log scales [k] -> masses [k]
+
+
+class State(NamedTuple):
+    """Where the iteration stands."""
+
+    log_scale: jax.Array  # [k]
+    mass: jax.Array  # [k], there
+    error: jax.Array  # [], max |mass / wanted - 1|
+    distance: jax.Array  # [], sum |mass - wanted|
+    moves: jax.Array  # [DEPTH, k], differences of the last log scales
+    turns: jax.Array  # [DEPTH, k], differences of their steps
+    known: jax.Array  # int32 [], rows of these two that are filled
+    sweeps: jax.Array  # int32 []
+
+
+def solve(
+    mass_near: Callable[[jax.Array], Mass],
+    log_scale: jax.Array,
+    wanted: jax.Array,
+    inverse: jax.Array,
+    newton: bool | jax.Array,
+    *,
+    tol: float | jax.Array,
+    max_sweeps: int,
+    reach: float = REACH,
+) -> State:
+    """Log scales at which masses are the wanted ones.
+
+    Args:
+        mass_near: (log scales [k]) -> function from log scales that differ by at most
+            2 * `reach` from these to masses; what it computes is kept while they do.
+        log_scale: [k], where to begin.
+        wanted: [k] > 0, sum 1.
+        inverse: [k, k], of the damped Hessian; see `damped_inverse`.
+        newton: Whether to use it, or else Sinkhorn's step.
+        tol: Stop at this error.
+        max_sweeps: Stop after so many calls of masses.
+        reach: See above; infinity if nothing is kept.
+
+    Returns:
+        `State`; its error is NaN, and the iteration over, once a mass is not finite.
+    """
+    dtype = wanted.dtype
+
+    def sinkhorn(mass: jax.Array) -> jax.Array:
+        return jnp.log(wanted) - jnp.log(jnp.maximum(mass, TINY))
+
+    def residual(mass: jax.Array) -> jax.Array:
+        by_newton = jnp.matmul(inverse, wanted - mass, precision=HIGHEST)
+        return jnp.where(newton, by_newton, sinkhorn(mass))
+
+    def measured(state: State, log_scale: jax.Array, mass: jax.Array) -> State:
+        return state._replace(
+            log_scale=log_scale,
+            mass=mass,
+            error=jnp.max(jnp.abs(mass / wanted - 1.0)),
+            distance=jnp.sum(jnp.abs(mass - wanted)),
+            sweeps=state.sweeps + 1,
+        )
+
+    def unfinished(state: State) -> jax.Array:
+        return (state.error > tol) & (state.sweeps < max_sweeps)
+
+    def step(mass_of: Mass, state: State) -> State:
+        here = residual(state.mass)
+        move = jnp.where(state.known > 0, _anderson(state, here), sinkhorn(state.mass))
+        move = move - jnp.mean(move)
+        length = jnp.max(jnp.abs(move))
+        move = move * jnp.minimum(1.0, reach / jnp.maximum(length, TINY))
+        trial = state.log_scale + move
+        there = measured(state, trial, mass_of(trial))
+        better = (state.known == 0) | (there.distance <= GROWTH * state.distance)
+        taken = there._replace(
+            moves=_push(state.moves, move),
+            turns=_push(state.turns, residual(there.mass) - here),
+            known=jnp.minimum(state.known + 1, DEPTH),
+        )
+        back = state._replace(known=jnp.int32(0), sweeps=there.sweeps)
+        return jax.tree.map(lambda a, b: jnp.where(better, a, b), taken, back)
+
+    def stretch(state: State) -> State:
+        """As far as one set of exponentials reaches."""
+        origin = state.log_scale
+        mass_of = mass_near(origin)
+
+        def within(state: State) -> jax.Array:
+            moved = jnp.max(jnp.abs(state.log_scale - origin))
+            return unfinished(state) & (moved <= reach)
+
+        begun = measured(state, origin, mass_of(origin))
+        return jax.lax.while_loop(within, partial(step, mass_of), begun)
+
+    nothing = jnp.zeros((DEPTH, wanted.shape[0]), dtype)
+    far = jnp.asarray(jnp.inf, dtype)
+    none = jnp.int32(0)
+    begin = State(log_scale, wanted, far, far, nothing, nothing, none, none)
+    return jax.lax.while_loop(unfinished, stretch, begin)
+
+
+def _anderson(state: State, step: jax.Array) -> jax.Array:
+    """The step from the combination of known points that leaves the least to do."""
+    known = jnp.arange(DEPTH) < state.known
+    length = jnp.sqrt(jnp.sum(state.turns**2, axis=1)) + TINY
+    unit = jnp.where(known[:, None], state.turns / length[:, None], 0.0)
+    # Turns of late steps are nearly parallel: the ridge keeps their shares small.
+    gram = jnp.matmul(unit, unit.T, precision=HIGHEST)
+    gram = gram + 1e-6 * jnp.eye(DEPTH, dtype=gram.dtype)
+    share = jnp.linalg.solve(gram, jnp.matmul(unit, step, precision=HIGHEST))
+    share = jnp.where(known, share / length, 0.0)
+    return step - jnp.matmul(share, state.moves + state.turns, precision=HIGHEST)
+
+
+def _push(rows: jax.Array, row: jax.Array) -> jax.Array:
+    return jnp.concatenate([row[None], rows[:-1]])
+
+
+def damped_inverse(plan: jax.Array, rows: jax.Array, wanted: jax.Array) -> jax.Array:
+    """Inverse of the damped Hessian of f, [k, k].
+
+    Args:
+        plan: [s, k], shares of the clusters in each row; each row sums to 1.
+        rows: [s], their masses; sum 1.
+        wanted: [k].
+    """
+    mass = jnp.matmul(rows, plan, precision=HIGHEST)
+    weighted = plan * rows[:, None]
+    hessian = jnp.diag(mass + DAMPING * wanted)
+    hessian = hessian - jnp.matmul(weighted.T, plan, precision=HIGHEST)
+    # A shift of all log scales changes nothing; this makes it a direction like others.
+    return jnp.linalg.inv(hessian + jnp.outer(wanted, wanted))
