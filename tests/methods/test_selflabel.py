@@ -13,6 +13,7 @@ from visxp_jax.errors import VisxpError
 from visxp_jax.methods import selflabel
 from visxp_jax.methods.selflabel import balanced_kmeans, relabel_steps
 from visxp_jax.models.bind import Model
+from visxp_jax.sharding import make_mesh, rows
 
 HEADS, CLUSTERS = 2, 4
 
@@ -135,7 +136,7 @@ def relabelled(features, clip_id, labels, params=1.0):
     return made.relabel(
         jnp.float32(params),
         {"labels": labels},
-        jnp.asarray(features, jnp.float32),
+        jax.device_put(np.asarray(features, np.float32), rows(make_mesh())),
         np.asarray(clip_id, np.int32),
         jax.random.key(0),
     )

@@ -35,7 +35,8 @@ class Method(NamedTuple):
         loss: (params, model_state, method_state, batch, key) -> (scalar, `Aux`).
         relabel_steps: Steps of the stage before which `relabel` runs; static.
         relabel: (params, method_state, features, clip ids, key) -> `Relabelled`,
-            where `features` are the fused vectors of all training clips, [n, d].
+            where `features` are the fused vectors of all training clips, [n, d], rows
+            split over the mesh's axis 'data'.
     """
 
     chance: dict[str, float]

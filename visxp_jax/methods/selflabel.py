@@ -1,6 +1,7 @@
 """Stage 2: self-labelling on the fused vectors, with equal-sized clusters."""
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from visxp_jax.losses import (
 from visxp_jax.methods import avc
 from visxp_jax.methods.base import Aux, Method, Relabelled
 from visxp_jax.models.bind import Model
+from visxp_jax.sharding import EVERYWHERE, ROWS
 from visxp_jax.types import Batch
 
 
@@ -138,13 +140,28 @@ def make(config: SelflabelConfig, model: Model, batch_size: int) -> Method:
         }
         return total, Aux(model_state, metrics)
 
-    @jax.jit
+    @partial(jax.jit, static_argnames="mesh")
     def by_head(
-        params: Any, features: jax.Array, row_mass: jax.Array, head: jax.Array
+        params: Any,
+        features: jax.Array,
+        row_mass: jax.Array,
+        head: jax.Array,
+        mesh: jax.sharding.Mesh,
     ) -> tuple[jax.Array, Equipartition]:
         logits = cluster_logits(model, params, features, num_heads, clusters)
         log_probs = jax.nn.log_softmax(logits[:, head], axis=-1)
-        result = equipartition(log_probs, sharpness=config.sharpness, row_mass=row_mass)
+        balance = jax.shard_map(
+            lambda log_probs, row_mass: equipartition(
+                log_probs,
+                sharpness=config.sharpness,
+                row_mass=row_mass,
+                axis_name="data",
+            ),
+            mesh=mesh,
+            in_specs=ROWS,
+            out_specs=EVERYWHERE,
+        )
+        result = balance(log_probs, row_mass)
         return assign(log_probs, result.log_scale, sharpness=config.sharpness), result
 
     @jax.jit
@@ -160,6 +177,8 @@ def make(config: SelflabelConfig, model: Model, batch_size: int) -> Method:
         clip_id: np.ndarray,
         key: jax.Array,
     ) -> Relabelled:
+        placed = features.sharding
+        assert isinstance(placed, jax.sharding.NamedSharding)  # noqa: S101  (see Method)
         row_mass = (clip_id >= 0).astype(np.float32)
         real = clip_id >= 0
         new = np.array(method_state["labels"])
@@ -170,7 +189,9 @@ def make(config: SelflabelConfig, model: Model, batch_size: int) -> Method:
                 at = jax.random.fold_in(key, head)
                 labels, result = by_centres(at, features, row_mass)
             else:
-                labels, result = by_head(params, features, row_mass, jnp.int32(head))
+                labels, result = by_head(
+                    params, features, row_mass, jnp.int32(head), placed.mesh
+                )
             if not np.isfinite(float(result.column_error)):
                 raise VisxpError(
                     f"labels of head {head} cannot be made: its logits are not finite; "

@@ -73,7 +73,7 @@ MEANINGS: dict[str, tuple[str, dict[str, str]]] = {
 }
 HEALTH = {
     "relabel/column_error": "near 0: clusters have their wanted sizes",
-    "relabel/sweeps": "under 2000: the assignment converged",
+    "relabel/sweeps": "under 500: the assignment converged",
     "relabel/label_change": "falls during training",
     "relabel/clusters_in_use": "1: all",
     "relabel/largest_share": "near 1 / clusters",
