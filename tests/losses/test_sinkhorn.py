@@ -152,6 +152,19 @@ def test_logits_on_which_sinkhorn_takes_thousands_of_sweeps_take_tens(sharpness)
         assert sinkhorn_sweeps(logits, sharpness, most=500) == 500
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_few_rows_that_are_all_but_decided_are_balanced_to_a_part_of_one(seed):
+    """One row is 2 % of a cluster: some must be shared out between clusters."""
+    logits = sure_of_itself(997, 20, seed)
+    result = equipartition(jnp.asarray(logits), sharpness=25.0)
+    assert bool(result.converged)
+    assert int(result.iterations) <= 60
+    labels = assign(jnp.asarray(logits), result.log_scale, sharpness=25.0)
+    counts = np.bincount(labels, minlength=20)
+    assert counts.min() >= 48
+    assert counts.max() <= 52
+
+
 def test_sample_of_the_rows_is_a_help_not_the_answer():
     """Sorted by cluster, and more of them than the sample holds."""
     logits = sure_of_itself(20_000, 12)

@@ -55,8 +55,8 @@ def equipartition(
 ) -> Equipartition:
     """Log scale per cluster that gives every cluster its share of the clips.
 
-    Takes twice the memory of `log_probs`; where that is too much, see
-    `equipartition_in_blocks`. If anything is not finite, the loop stops and `converged`
+    Takes the memory of `log_probs` once more, and again with `row_mass`; where that is
+    too much, see `equipartition_in_blocks`. If anything is not finite, the loop stops and `converged`
     is False.
 
     Args:
