@@ -158,7 +158,7 @@ def test_few_rows_that_are_all_but_decided_are_balanced_to_a_part_of_one(seed):
     logits = sure_of_itself(997, 20, seed)
     result = equipartition(jnp.asarray(logits), sharpness=25.0)
     assert bool(result.converged)
-    # 5 to 100 were seen: rounding decides. Sinkhorn's iteration takes tens of thousands.
+    # 5 to 100 were seen: rounding decides. Sinkhorn takes thousands.
     assert int(result.iterations) <= 300
     labels = assign(jnp.asarray(logits), result.log_scale, sharpness=25.0)
     counts = np.bincount(labels, minlength=20)

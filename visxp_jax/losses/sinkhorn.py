@@ -56,8 +56,8 @@ def equipartition(
     """Log scale per cluster that gives every cluster its share of the clips.
 
     Takes the memory of `log_probs` once more, and again with `row_mass`; where that is
-    too much, see `equipartition_in_blocks`. If anything is not finite, the loop stops and `converged`
-    is False.
+    too much, see `equipartition_in_blocks`. If anything is not finite, the loop stops
+    and `converged` is False.
 
     Args:
         log_probs: float32 [n, k]; rows may be shifted by any constant, so that logits
