@@ -114,18 +114,18 @@ def opened(path: Path) -> Any:
 
 def _check_file(path: Path) -> None:
     try:
-        mode = path.stat().st_mode
+        found = path.stat()
     except FileNotFoundError as error:
         raise MediaError(path, "no such file") from error
     except OSError as error:  # of a folder that may be listed, not entered
         raise MediaError(path, "may not be read") from error
-    if stat.S_ISDIR(mode):
+    if stat.S_ISDIR(found.st_mode):
         closed = not os.access(path, os.R_OK | os.X_OK)
         why = "a folder that may not be read" if closed else "a folder, not a file"
         raise MediaError(path, why)
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(found.st_mode):
         raise MediaError(path, "not a file")
-    if not path.stat().st_size:
+    if not found.st_size:
         raise MediaError(path, "an empty file")
 
 
