@@ -221,11 +221,7 @@ def write_demo_videos(
             return
         jobs = [(folder, index, seed) for index in missing]
         for (_, index, _), result in run_isolated(
-            _render_job,
-            jobs,
-            workers=workers,
-            timeout_s=TIMEOUT_S,
-            on_beat=lambda: None,
+            _render_job, jobs, workers=workers, timeout_s=TIMEOUT_S
         ):
             if isinstance(result, Failure):
                 raise VisxpError(

@@ -61,23 +61,24 @@ def run_isolated(
     function: Callable[[Any, Beat], Any],
     tasks: Iterable[Any],
     *,
-    workers: int,
     timeout_s: float,
-    on_beat: Beat,
+    workers: int | None = None,
+    on_beat: Beat = lambda: None,
 ) -> Iterator[tuple[Any, Any]]:
     """Results of `function(task, beat)`, each in one of several processes.
 
     Args:
         function: At the top of a module; calls `beat()` while it makes progress.
         tasks: What to work on; sent to the processes.
-        workers: Number of processes.
         timeout_s: A task that does not beat for so long is killed.
+        workers: Number of processes; one per core by default.
         on_beat: Called here for every beat there.
 
     Yields:
         (task, result) as they are done; the result is a `Failure` where the process
         crashed or hung, or the function raised.
     """
+    workers = workers or num_cores()
     waiting = iter(tasks)
     pool: list[_Worker] = []
     try:

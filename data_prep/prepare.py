@@ -26,7 +26,7 @@ from typing import Any
 
 from data_prep.manifest import Row, manifest_csv, summary
 from data_prep.parts import PartTask, read_row, write_part, write_row
-from data_prep.pool import Failure, num_cores, run_isolated
+from data_prep.pool import Failure, run_isolated
 from data_prep.sources import Source, find_sources, fingerprint
 from visxp_jax.atomic import write_whole
 from visxp_jax.audio.spectrogram import PRESETS
@@ -115,7 +115,7 @@ def prepare(
         tasks = [PartTask(s, out / PARTS, spectrogram, size_px) for s in sources]
         rows = _write_parts(
             tasks,
-            workers=workers or num_cores(),
+            workers=workers,
             timeout_s=timeout_s,
             progress=progress,
         )
@@ -230,7 +230,7 @@ def _clean_up(out: Path) -> None:
 
 
 def _write_parts(
-    tasks: list[PartTask], *, workers: int, timeout_s: float, progress: bool
+    tasks: list[PartTask], *, workers: int | None, timeout_s: float, progress: bool
 ) -> list[Row]:
     """Stage 1; the rows are in the order of the tasks."""
     rows: dict[str, Row] = {}

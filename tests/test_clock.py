@@ -8,7 +8,7 @@ import pytest
 
 from tests.test_media import assert_same_second, clips_of
 from tests.videos import shift_timestamp, write_video
-from visxp_jax.container import Clock
+from visxp_jax.clock import Clock
 from visxp_jax.media import ReadReport, read_sounds
 
 PICTURES, SOUND = 0xE0, 0xC0  # ids of MPEG's streams

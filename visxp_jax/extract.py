@@ -58,7 +58,7 @@ def read_files(trained: "Trained", files: list[Path], *, timeout_s: float) -> Cl
         timeout_s: A file that yields no clip for so long is left out.
     """
     from data_prep.parts import PartTask, read_clips_of, write_part
-    from data_prep.pool import Failure, num_cores, run_isolated
+    from data_prep.pool import Failure, run_isolated
     from data_prep.sources import source_of
 
     data = trained.config.data
@@ -70,13 +70,7 @@ def read_files(trained: "Trained", files: list[Path], *, timeout_s: float) -> Cl
             PartTask(source_of(file), Path(scratch), data.spectrogram, data.size_px)
             for file in files
         ]
-        for task, result in run_isolated(
-            write_part,
-            tasks,
-            workers=num_cores(),
-            timeout_s=timeout_s,
-            on_beat=lambda: None,
-        ):
+        for task, result in run_isolated(write_part, tasks, timeout_s=timeout_s):
             bar.update()
             name = printable(task.source.path)  # of one line, for people
             if isinstance(result, Failure):

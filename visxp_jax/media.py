@@ -10,11 +10,11 @@ import numpy as np
 from av.error import FFmpegError
 
 from visxp_jax.audio.spectrogram import Spectrogram
+from visxp_jax.clock import Clock
 from visxp_jax.container import (
     MAX_DURATION_S,
     MAX_PIXELS,
     TOO_MUCH_MEMORY,
-    Clock,
     MediaError,
     MediaInfo,
     opened,

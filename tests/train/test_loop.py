@@ -291,41 +291,16 @@ def test_loop_killed_after_it_logged_beyond_its_checkpoint_has_each_row_once(
     assert log_of(tmp_path) == whole
 
 
-def test_loop_steps_over_a_batch_that_is_not_finite_and_names_its_clips(
-    tmp_path, capsys, stop
+def test_loop_steps_over_batches_that_are_not_finite_and_names_their_clips(
+    tmp_path, capsys, odd_batches
 ):
-    config = small_config(**{"avc.steps": 4, "run.log_every": 2})
-    mesh = make_mesh(jax.devices()[:1])
-    method, step, state = small_stage(config, "avc", mesh)
-    saved = []
-    stage = Stage(
-        name="avc",
-        first_step=0,
-        last_step=4,
-        method=method,
-        step=step,
-        relabel=lambda state: (state, {}),
-        evaluate=lambda state: {"validation/skipped": float(state.skipped)},
-        save=lambda at, state, _: saved.append((at, int(state.skipped))),
-        clip_names=lambda ids: [f"v{i}.mp4" for i in ids[:2]],
-    )
-    batches = [small_batch(seed=i) for i in range(4)]
-    batches[2].log_mel[5] = np.nan
-    writer = JsonlWriter(tmp_path / "metrics.jsonl", first_step=0)
-    train_stage(
-        stage,
-        state,
-        iter(batches),
-        jax.random.key(0),
-        mesh=mesh,
-        run=config.run,
-        writers=[writer],
-        stop=stop,
-    )
-    writer.close()
-    assert saved == [(4, 1)]
-    assert "step 2 was not finite" in capsys.readouterr().err
+    ((step, state, unlogged),) = train(tmp_path, odd_batches, save_every=8)
+    assert (step, int(state.skipped), unlogged.rows) == (8, 2, [])
+    told = capsys.readouterr().err
+    assert "step 1 was not finite" in told
+    assert "step 6 was not finite" in told
     rows = read_jsonl(tmp_path / "metrics.jsonl")
-    assert {"step": 2, "skipped_clips": "v0.mp4, v1.mp4"} in rows
-    assert [r["finite"] for r in rows if "finite" in r] == [1.0, 0.5]
-    assert rows[-1] == {"step": 4, "validation/skipped": 1.0}
+    for skipped in (1, 6):
+        assert {"step": skipped, "skipped_clips": "v0.mp4, v1.mp4"} in rows
+    assert [r["finite"] for r in rows if "finite" in r] == [0.75, 0.75]
+    assert rows[-1] == {"step": 8, "validation/skipped": 2.0}

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from visxp_jax.losses.sinkhorn import scores_at
+
 
 def gaussian_cluster_mass(
     key: jax.Array, claims: jax.Array, *, deviation: float = 0.1
@@ -61,7 +63,7 @@ def assign_exactly(
     """
     n, k = log_probs.shape
     real = jnp.ones(n, bool) if row_mass is None else row_mass > 0
-    scores = jnp.where(real[:, None], log_probs, 0.0) * sharpness + log_scale[None]
+    scores = scores_at(log_probs, log_scale, sharpness, row_mass)
     sizes = _sizes(jnp.sum(real), k, cluster_mass)
     first = jnp.argmax(scores, axis=1).astype(jnp.int32)
 

@@ -1,6 +1,7 @@
 """Stage 2: self-labelling on the fused vectors, with equal-sized clusters."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -94,51 +95,14 @@ def balanced_kmeans(
     return assign(score, result.log_scale, sharpness=sharpness), result
 
 
-def make(config: SelflabelConfig, model: Model, batch_size: int) -> Method:
-    """The method with its settings.
+def make_relabel(
+    config: SelflabelConfig, model: Model
+) -> Callable[[Any, Any, jax.Array, np.ndarray, jax.Array], Relabelled]:
+    """The pass that makes labels, see `Method.relabel`.
 
-    Terms, as logged, in the words of the VisXP documents: clustering = cross-entropy
-    of each head to its pseudo-label (Asano et al. 2020, eq. 1); representation =
-    correspondence loss of stage 1, kept so that the two towers go on agreeing;
-    regularisation = decorrelation of the fused vectors. Equal cluster sizes are a
-    constraint of the labels and no term of the loss.
+    The first labels come from the features; later ones from each head for itself.
     """
     num_heads, clusters = config.heads, config.clusters
-    independent = 1 / (batch_size - 1)  # of dimensions that have nothing in common
-
-    def init_state(num_clips: int, key: jax.Array) -> dict[str, jax.Array]:
-        del key
-        return {"labels": jnp.full((num_clips, num_heads), -1, jnp.int32)}
-
-    def loss(
-        params: Any, model_state: Any, method_state: Any, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Aux]:
-        del key
-        (video, audio), model_state = model.embed(
-            params, model_state, batch.frame, batch.log_mel, train=True
-        )
-        fused = model.fuse(params, video, audio)
-        logits = cluster_logits(model, params, fused, num_heads, clusters)
-        labels = method_state["labels"][batch.clip_id]
-        per_clip = pseudo_label_cross_entropy(logits, labels)
-        rows = jnp.maximum(jnp.sum(batch.weight), 1.0)
-        clustering = jnp.sum(batch.weight * per_clip) / rows
-        representation, accuracy = avc.correspondence(
-            model, params, video, audio, batch, shifts=config.shifts
-        )
-        regularisation = decorrelation(fused, batch.weight)
-        total = (
-            config.clustering * clustering
-            + config.representation * representation
-            + config.regularisation * regularisation
-        )
-        metrics = {
-            "loss/clustering": clustering,
-            "loss/representation": representation,
-            "loss/regularisation": regularisation,
-            "avc_accuracy": accuracy,
-        }
-        return total, Aux(model_state, metrics)
 
     @partial(jax.jit, static_argnames="mesh")
     def by_head(
@@ -214,6 +178,55 @@ def make(config: SelflabelConfig, model: Model, batch_size: int) -> Method:
         }
         return Relabelled({"labels": new}, metrics)
 
+    return relabel
+
+
+def make(config: SelflabelConfig, model: Model, batch_size: int) -> Method:
+    """The method with its settings.
+
+    Terms, as logged, in the words of the VisXP documents: clustering = cross-entropy
+    of each head to its pseudo-label (Asano et al. 2020, eq. 1); representation =
+    correspondence loss of stage 1, kept so that the two towers go on agreeing;
+    regularisation = decorrelation of the fused vectors. Equal cluster sizes are a
+    constraint of the labels and no term of the loss.
+    """
+    num_heads, clusters = config.heads, config.clusters
+    independent = 1 / (batch_size - 1)  # of dimensions that have nothing in common
+
+    def init_state(num_clips: int, key: jax.Array) -> dict[str, jax.Array]:
+        del key
+        return {"labels": jnp.full((num_clips, num_heads), -1, jnp.int32)}
+
+    def loss(
+        params: Any, model_state: Any, method_state: Any, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Aux]:
+        del key
+        (video, audio), model_state = model.embed(
+            params, model_state, batch.frame, batch.log_mel, train=True
+        )
+        fused = model.fuse(params, video, audio)
+        logits = cluster_logits(model, params, fused, num_heads, clusters)
+        labels = method_state["labels"][batch.clip_id]
+        per_clip = pseudo_label_cross_entropy(logits, labels)
+        rows = jnp.maximum(jnp.sum(batch.weight), 1.0)
+        clustering = jnp.sum(batch.weight * per_clip) / rows
+        representation, accuracy = avc.correspondence(
+            model, params, video, audio, batch, shifts=config.shifts
+        )
+        regularisation = decorrelation(fused, batch.weight)
+        total = (
+            config.clustering * clustering
+            + config.representation * representation
+            + config.regularisation * regularisation
+        )
+        metrics = {
+            "loss/clustering": clustering,
+            "loss/representation": representation,
+            "loss/regularisation": regularisation,
+            "avc_accuracy": accuracy,
+        }
+        return total, Aux(model_state, metrics)
+
     return Method(
         chance={
             "loss/total": config.clustering * math.log(clusters)
@@ -230,5 +243,5 @@ def make(config: SelflabelConfig, model: Model, batch_size: int) -> Method:
         relabel_steps=relabel_steps(
             config.steps, config.relabels, config.relabel_power
         ),
-        relabel=relabel,
+        relabel=make_relabel(config, model),
     )

@@ -43,7 +43,7 @@ class TestClips:
         Sounds are read in processes of their own, as in the preparation: a file may
         have been replaced since by one that crashes, hangs or eats memory.
         """
-        from data_prep.pool import Failure, num_cores, run_isolated
+        from data_prep.pool import Failure, run_isolated
         from data_prep.sources import path_of
 
         self._frames = self._session.reader.frames("test", clip_ids)
@@ -59,13 +59,7 @@ class TestClips:
         ]
         missing = 0
         with progress_bar(total=len(tasks), desc="sounds", unit="file") as bar:
-            for task, result in run_isolated(
-                sounds_of,
-                tasks,
-                workers=num_cores(),
-                timeout_s=TIMEOUT_S,
-                on_beat=lambda: None,
-            ):
+            for task, result in run_isolated(sounds_of, tasks, timeout_s=TIMEOUT_S):
                 bar.update()
                 if isinstance(result, Failure):
                     missing += 1
