@@ -40,6 +40,7 @@ TENSORFLOW = [
     "tensorflow>=2.21; sys_platform != 'linux' or platform_machine != 'x86_64'",
 ]
 DEV = [
+    "ott-jax>=0.6",  # the oracle of the equipartition tests
     "pre-commit>=4.7",
     "pyright[nodejs]>=1.1.414",
     "pytest>=9.2",
