@@ -8,6 +8,7 @@ import pytest
 
 from visxp_jax.data.array_record import ArrayRecordReader
 from visxp_jax.data.dataset import open_dataset
+from visxp_jax.data.reader import UNIT, repeats
 from visxp_jax.data.tfrecord import TFRecordReader
 from visxp_jax.errors import VisxpError
 from visxp_jax.types import Batch
@@ -71,6 +72,120 @@ def test_two_hosts_share_the_clips_without_overlap(prepared, file_format):
         next(iter(h.train(batch_size=16, seed=0, start=0))).clip_id for h in hosts
     ]
     assert not set(training[0].tolist()) & set(training[1].tolist())
+
+
+def usable_clips(prepared) -> np.ndarray:
+    index = open_dataset(prepared["tfrecord"]).index("train")
+    return index["clip_id"][index["has_audio"] & ~index["silent"]]
+
+
+@pytest.fixture
+def weighted(prepared) -> tuple[np.ndarray, int]:
+    """Weights by clip_id, 0 for unusable clips, and the batches of 8 in their sum."""
+    usable = usable_clips(prepared)
+    weights = np.zeros(usable.max() + 5)
+    weights[usable] = np.array([0, 0.25, 1, 1.5, 2.75])[usable % 5]
+    weights[usable[0]] += -weights.sum() % 8
+    return weights, round(weights.sum() / 8)
+
+
+def clip_ids(source, count: int, start: int = 0, **settings) -> np.ndarray:
+    stream = source.train(seed=3, start=start, **settings)
+    return np.stack([batch.clip_id for batch in itertools.islice(stream, count)])
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_weighted_clips_come_as_often_as_their_weight_says(
+    prepared, weighted, file_format
+):
+    weights, per_epoch = weighted
+    unusable = np.setdiff1d(np.arange(len(weights)), usable_clips(prepared))
+    given = weights.copy()
+    given[unusable] = 9  # does not count
+    source = reader(prepared, file_format)
+    ids = clip_ids(source, 4 * per_epoch, batch_size=8, weights=given)
+    epochs = ids.reshape(4, -1)
+    found = np.stack([np.bincount(e, minlength=len(weights)) for e in epochs])
+    assert (found >= np.floor(weights)).all()
+    assert (found <= np.ceil(weights)).all()
+    assert np.abs(found.sum(0) - 4 * weights).max() < 2
+    assert not np.array_equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_weighted_position_is_one_integer(prepared, weighted, file_format):
+    weights, per_epoch = weighted
+    source = reader(prepared, file_format)
+    settings = {"batch_size": 8, "weights": weights}
+    whole = clip_ids(source, 2 * per_epoch + 2, **settings)
+    for start in (per_epoch - 1, 2 * per_epoch - 1):
+        again = clip_ids(source, 3, start=start, **settings)
+        np.testing.assert_array_equal(again, whole[start : start + 3])
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_hosts_share_what_one_host_draws(prepared, weighted, file_format):
+    weights, per_epoch = weighted
+    alone, first, second = (
+        clip_ids(
+            reader(prepared, file_format, host=host, hosts=hosts),
+            2 * per_epoch,
+            batch_size=8 // hosts,
+            weights=weights,
+        ).reshape(2, -1)
+        for host, hosts in ((0, 1), (0, 2), (1, 2))
+    )
+    shared = np.concatenate([first, second], axis=1)
+    np.testing.assert_array_equal(np.sort(shared), np.sort(alone))
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_weights_of_one_change_nothing(prepared, file_format):
+    source = reader(prepared, file_format)
+    usable = usable_clips(prepared)
+    per_epoch = len(usable) // 8
+    plain = clip_ids(source, per_epoch + 2, batch_size=8)
+    ones = np.ones(usable.max() + 1, np.float32)
+    same = clip_ids(source, per_epoch + 2, batch_size=8, weights=ones)
+    np.testing.assert_array_equal(plain, same)
+    each_once = clip_ids(source, len(usable), batch_size=1, weights=ones)
+    np.testing.assert_array_equal(np.sort(each_once.ravel()), usable)
+
+
+def test_unweighted_order_is_that_of_older_runs(prepared):
+    index = open_dataset(prepared["array_record"]).index("train")
+    usable = index["has_audio"] & ~index["silent"]
+    clip_at = dict(zip(index["position"], index["clip_id"], strict=True))
+    positions = np.sort(index["position"][usable])
+    order = np.random.default_rng([3, 0]).permutation(positions)[:16]
+    found = clip_ids(reader(prepared, "array_record"), 2, batch_size=8)
+    assert found.ravel().tolist() == [clip_at[position] for position in order]
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_too_few_draws_for_a_batch_are_refused(prepared, weighted, file_format):
+    weights, per_epoch = weighted
+    source = reader(prepared, file_format, host=0, hosts=2)
+    few = weights * (15.5 / weights.sum())
+    with pytest.raises(VisxpError, match="batch of 8 .* 2 host.*got 15 clips; make"):
+        next(source.train(batch_size=8, seed=0, start=0, weights=few))
+    for wrong in (-1.0, np.nan, np.inf):
+        weights[usable_clips(prepared)[3]] = wrong
+        with pytest.raises(VisxpError, match=f"not negative, got {wrong};"):
+            next(source.train(batch_size=8, seed=0, start=0, weights=weights))
+
+
+def test_repeats_keep_to_the_weights_over_epochs():
+    weights = np.random.default_rng(0).gamma(0.5, 2.0, 500)
+    units = np.rint(weights * UNIT).astype(np.int64)
+    sums = np.concatenate([[0], np.cumsum(units)])
+    clips = np.arange(500)
+    found = np.stack([repeats(sums, clips, seed=7, epoch=e) for e in range(100)])
+    assert ((found == np.floor(weights)) | (found == np.ceil(weights))).all()
+    assert np.abs(found.sum(0) - 100 * weights).max() < 3
+    assert set(found.sum(1)) == {int(weights.sum()), int(weights.sum()) + 1}
+    over_seeds = [repeats(sums, clips, seed=s, epoch=0) for s in range(2000)]
+    np.testing.assert_allclose(np.mean(over_seeds, 0), weights, atol=0.06)
 
 
 @pytest.mark.parametrize("file_format", FORMATS)

@@ -12,7 +12,14 @@ from array_record.python import array_record_module  # pyright: ignore
 from PIL import Image
 
 from visxp_jax.data.dataset import PreparedDataset, damaged
-from visxp_jax.data.reader import filled, open_builder
+from visxp_jax.data.reader import (
+    UNIT,
+    filled,
+    full_batches,
+    open_builder,
+    repeats,
+    weight_sums,
+)
 from visxp_jax.types import Batch
 
 KEYS = ("frame", "log_mel", "clip_id", "video_id", "label")
@@ -33,16 +40,31 @@ class ArrayRecordReader:
         self._builder = open_builder(dataset)
         self._host, self._hosts = host, hosts
 
-    def train(self, *, batch_size: int, seed: int, start: int) -> Iterator[Batch]:
+    def train(
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        start: int,
+        weights: np.ndarray | None = None,
+    ) -> Iterator[Batch]:
         """See `Reader.train`."""
-        positions = self._usable("train")
+        if weights is None:
+            weights = np.ones(self._dataset.num_clips("train"))
+        sums = weight_sums(self._dataset, weights)
+        index = self._dataset.index("train")
+        order = np.argsort(index["position"])
+        positions, clip_id = index["position"][order], index["clip_id"][order]
         record = self._records("train")
-        per_epoch = len(positions) // (batch_size * self._hosts)
+        per_epoch = full_batches(
+            int(sums[-1]) // UNIT, batch_size=batch_size, hosts=self._hosts
+        )
         epoch, batch = divmod(start, per_epoch)
         kept = per_epoch * batch_size * self._hosts
         while True:
-            order = np.random.default_rng([seed, epoch]).permutation(positions)[:kept]
-            rows = order[batch * batch_size * self._hosts :]
+            rows = np.repeat(positions, repeats(sums, clip_id, seed=seed, epoch=epoch))
+            rows = np.random.default_rng([seed, epoch]).permutation(rows)[:kept]
+            rows = rows[batch * batch_size * self._hosts :]
             rows = rows.reshape(-1, self._hosts, batch_size)[:, self._host].ravel()
             with self._blaming_shard("train"):
                 yield from _batches(record, rows, batch_size)

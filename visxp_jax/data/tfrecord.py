@@ -3,14 +3,21 @@
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from visxp_jax.data.dataset import PreparedDataset, damaged
-from visxp_jax.data.reader import filled, open_builder
+from visxp_jax.data.reader import (
+    UNIT,
+    filled,
+    full_batches,
+    open_builder,
+    repeats,
+    weight_sums,
+)
 from visxp_jax.types import Batch
 
 
@@ -43,22 +50,48 @@ class TFRecordReader:
         self._buffer = shuffle_buffer
         self._host, self._hosts = host, hosts
 
-    def train(self, *, batch_size: int, seed: int, start: int) -> Iterator[Batch]:
-        """See `Reader.train`."""
-        records = self._usable("train").shard(self._hosts, self._host)
-        per_epoch = self._num_usable("train") // self._hosts // batch_size
+    def train(
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        start: int,
+        weights: np.ndarray | None = None,
+    ) -> Iterator[Batch]:
+        """See `Reader.train`.
+
+        A clip that comes more than once in an epoch comes within about one shuffle
+        buffer.
+        """
+        records = self._usable("train")
+        if weights is None:
+            sums, clips = None, self._num_usable("train")
+        else:
+            sums = tf.constant(weight_sums(self._dataset, weights))
+            clips = int(sums[-1]) // UNIT
+        per_epoch = full_batches(clips, batch_size=batch_size, hosts=self._hosts)
         epoch, position = divmod(start, per_epoch)
+        first = seed * 2**32
 
         def one_epoch(number: tf.Tensor) -> tf.data.Dataset:
-            # tf.data takes a tensor here, whatever its annotation says.
-            seed: Any = number
-            shuffled = records.shuffle(
-                self._buffer, seed=seed, reshuffle_each_iteration=False
+            def repeated(record: dict[str, Any]) -> tf.data.Dataset:
+                count = repeats(
+                    sums, record["clip_id"], seed=seed, epoch=number - first
+                )
+                return tf.data.Dataset.from_tensors(record).repeat(count)
+
+            drawn = records if sums is None else records.flat_map(repeated)
+            # Shared out after repeating: all hosts' epochs are of one length.
+            shuffled = drawn.shard(self._hosts, self._host).shuffle(
+                # tf.data takes a tensor as seed, whatever its annotation says.
+                self._buffer,
+                seed=cast(Any, number),
+                reshuffle_each_iteration=False,
             )
             return shuffled.batch(batch_size, drop_remainder=True).take(per_epoch)
 
         # One number per epoch seeds its order: no state but the count of batches.
-        numbers = tf.data.Dataset.range(seed * 2**32 + epoch, 2**62)
+        numbers = tf.data.Dataset.range(first + epoch, 2**62)
         stream = numbers.flat_map(one_epoch).skip(position)
         yield from self._batches(stream, "train")
 
