@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from configs import avc, selflabel
+from configs import avc, selflabel, xdc
 from visxp_jax.config import (
     AvcConfig,
     DataConfig,
@@ -78,6 +78,15 @@ OUT_OF_RANGE = [
     ("selflabel.clustering", -1.0),
     ("selflabel.representation", -1.0),
     ("selflabel.regularisation", -1.0),
+    ("selflabel.feature_dtype", "bfloat16"),
+    ("selflabel.labels_from", "both"),
+    ("selflabel.first_labels", "kmeans"),
+    ("selflabel.sizes", "normal"),
+    ("selflabel.passes", "all"),
+    ("selflabel.passes", "each"),
+    ("selflabel.head_groups", 0),
+    ("selflabel.head_groups", 3),
+    ("selflabel.align", True),
     ("run.log_every", 0),
     ("run.eval_every", 0),
     ("run.save_every", 0),
@@ -129,6 +138,8 @@ def test_every_checked_key_is_tried_out_of_range():
     free = {
         *("data.labels", "data.dir", "data.flip", "data.roll"),
         *("model.double_convolution", "avc.optim", "selflabel.optim"),
+        *("selflabel.augmented_pass", "selflabel.train_mode_pass"),
+        "selflabel.balanced_sampling",
     }
     sections = {
         "data": DataConfig,
@@ -141,6 +152,33 @@ def test_every_checked_key_is_tried_out_of_range():
     keys = {f"{s}.{f.name}" for s, c in sections.items() for f in dataclasses.fields(c)}
     tried = {".".join(path.split(".")[-2:]) for path, _ in OUT_OF_RANGE}
     assert keys - tried == free
+
+
+def test_options_of_self_labelling_go_together_where_they_make_sense():
+    section = from_dict(
+        values(
+            **{
+                "selflabel.labels_from": "swapped",
+                "selflabel.align": True,
+                "selflabel.passes": "each",
+                "selflabel.augmented_pass": True,
+                "selflabel.head_groups": 2,
+            }
+        )
+    ).selflabel
+    assert section.align
+    assert section.passes == "each"
+
+
+def test_section_of_xdc_has_no_key_of_self_labelling():
+    config = xdc.get_config("debug")
+    assert from_dict(config).xdc.clusters == 4
+    config.xdc.sharpness = 25.0
+    with pytest.raises(VisxpError, match=r"unknown config key 'xdc\.sharpness'"):
+        from_dict(config)
+    del config.xdc
+    with pytest.raises(VisxpError, match=r"stage 'xdc' needs a section config\.xdc"):
+        from_dict(config)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +244,7 @@ def test_whole_number_serves_as_a_float():
 
 
 def test_unknown_stage_is_refused_with_the_known_ones():
-    with pytest.raises(VisxpError, match="one of avc, selflabel, got 'vicreg'"):
+    with pytest.raises(VisxpError, match="one of avc, selflabel, xdc, got 'vicreg'"):
         from_dict(values(stages=("avc", "vicreg")))
 
 

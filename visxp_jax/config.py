@@ -139,16 +139,18 @@ class AvcConfig:
 
 
 @dataclass(frozen=True)
-class SelflabelConfig:
-    """Stage 'selflabel': cross-entropy to equal-sized pseudo-labels."""
+class ClusterConfig:
+    """What the stages that learn from pseudo-labels have in common."""
 
     steps: int
     optim: OptimConfig
-    heads: int
     clusters: int
-    sharpness: float  # of the assignment (the paper's lambda)
-    relabels: int  # number of relabelling passes
-    relabel_power: float  # passes at steps * (i / relabels)^power: early ones dense
+    relabels: int  # number of times that labels are made
+    relabel_power: float  # at steps * (i / relabels)^power; above 1: dense early
+    augmented_pass: bool  # labels are of augmented clips (SeLa, SeLaVi)
+    train_mode_pass: bool  # and BatchNorm goes by the batch (SeLa)
+    feature_dtype: str  # of the vectors that are kept while labels are made
+    balanced_sampling: bool  # every pseudo-label is seen equally often
     clustering: float  # weight of the cross-entropy to pseudo-labels
     representation: float  # weight of the correspondence loss, kept beside it
     shifts: int  # mismatched sounds per clip in that loss
@@ -158,13 +160,67 @@ class SelflabelConfig:
         """Check ranges."""
         _require(self.steps >= 1, "steps", "at least 1", self.steps)
         _require(self.relabel_power > 0, "relabel_power", "above 0", self.relabel_power)
-        _require(self.heads >= 1, "heads", "at least 1", self.heads)
         _require(self.clusters >= 2, "clusters", "at least 2", self.clusters)
-        _require(self.sharpness > 0, "sharpness", "> 0", self.sharpness)
         _require(self.shifts >= 1, "shifts", "at least 1", self.shifts)
         _require(self.relabels >= 1, "relabels", ">= 1", self.relabels)
+        _one_of("feature_dtype", self.feature_dtype, ("float32", "float16"))
         weights = ("clustering", "representation", "regularisation")
         _not_negative(self, *weights)
+
+
+@dataclass(frozen=True)
+class SelflabelConfig(ClusterConfig):
+    """Stage 'selflabel': cross-entropy to equal-sized pseudo-labels."""
+
+    heads: int
+    sharpness: float  # of the assignment (the paper's lambda)
+    # What the labels follow. 'fused': heads on the fused vector. Else each modality has
+    # heads of its own: 'pooled' takes the mean of their log probabilities (SeLaVi),
+    # 'video' or 'audio' one of them for both, 'swapped' each for the other.
+    labels_from: str
+    first_labels: str  # 'features' (balanced k-means), 'heads', or 'random' and equal
+    # Of the clusters. 'gaussian': unequal as in SeLaVi's paper. 'free': each clip its
+    # likeliest cluster, without any balance, to see the collapse.
+    sizes: str
+    align: bool  # number the audio heads' clusters as the video heads' do, once
+    # 'shared': one pass over the clips labels all heads. 'each': one pass for every
+    # group of heads (SeLaVi). 'in_turn': after the first, one group at a time (SeLa).
+    passes: str
+    head_groups: int
+
+    def __post_init__(self) -> None:
+        """Check ranges, and that options do not contradict each other."""
+        super().__post_init__()
+        _require(self.heads >= 1, "heads", "at least 1", self.heads)
+        _require(self.sharpness > 0, "sharpness", "> 0", self.sharpness)
+        sources = ("fused", "pooled", "video", "audio", "swapped")
+        _one_of("labels_from", self.labels_from, sources)
+        _one_of("first_labels", self.first_labels, ("features", "heads", "random"))
+        _one_of("sizes", self.sizes, ("equal", "gaussian", "free"))
+        _one_of("passes", self.passes, ("shared", "each", "in_turn"))
+        _require(
+            1 <= self.head_groups <= self.heads,
+            "head_groups",
+            f"1 to heads={self.heads}",
+            self.head_groups,
+        )
+        _require(
+            not self.align or self.labels_from != "fused",
+            "align",
+            "False with labels_from='fused', where modalities share their heads",
+            self.align,
+        )
+        _require(
+            self.passes != "each" or self.augmented_pass,
+            "passes",
+            "'shared' or 'in_turn' without augmented_pass, as passes would be the same",
+            self.passes,
+        )
+
+
+@dataclass(frozen=True)
+class XdcConfig(ClusterConfig):
+    """Stage 'xdc': k-means labels of each modality teach the other."""
 
 
 @dataclass(frozen=True)
@@ -196,11 +252,14 @@ class TrainConfig:
     run: RunConfig
     avc: AvcConfig | None = None
     selflabel: SelflabelConfig | None = None
+    xdc: XdcConfig | None = None
 
     def __post_init__(self) -> None:
         """Check that every stage has its section."""
-        known = ("avc", "selflabel")
-        _require(len(self.stages) > 0, "stages", "at least one of avc, selflabel", ())
+        known = ("avc", "selflabel", "xdc")
+        _require(
+            len(self.stages) > 0, "stages", f"at least one of {', '.join(known)}", ()
+        )
         _require(
             len(set(self.stages)) == len(self.stages),
             "stages",

@@ -1,6 +1,6 @@
-"""Run the encoders over clips: frozen features for labels, probes and search."""
+"""Run the encoders over clips: vectors for labels, and for probes and search."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -9,8 +9,15 @@ import numpy as np
 
 from visxp_jax.errors import VisxpError
 from visxp_jax.models.bind import Model
-from visxp_jax.sharding import compiler_options, everywhere, to_global
-from visxp_jax.types import Batch, Features
+from visxp_jax.sharding import (
+    EVERYWHERE,
+    ROWS,
+    compiler_options,
+    everywhere,
+    rows,
+    to_global,
+)
+from visxp_jax.types import Batch, ClipVectors, Features
 
 
 class Encoder:
@@ -35,14 +42,21 @@ class Encoder:
         )
 
     def __call__(
-        self, params: Any, model_state: Any, batches: Iterable[Batch]
+        self,
+        params: Any,
+        model_state: Any,
+        batches: Iterable[Batch],
+        *,
+        every: int = 1,
     ) -> Features:
-        """Features of every clip in `batches`, sorted by clip_id.
+        """Features of the clips in `batches`, sorted by clip_id.
 
         Args:
             params: Of the model.
             model_state: Running statistics.
             batches: This host's rows; rows with clip_id < 0 are left out.
+            every: Of more clips than are needed, those are kept whose clip_id this
+                divides.
 
         Returns:
             `Features` on the host; the device works one batch ahead.
@@ -50,15 +64,22 @@ class Encoder:
         Raises:
             VisxpError: some feature is not finite.
         """
-        parts, waiting = [], None
+        parts: list[tuple[np.ndarray, ...]] = []
+
+        def keep(result: tuple[jax.Array, ...]) -> None:
+            columns = jax.device_get(result)
+            wanted = (columns[0] >= 0) & (columns[0] % every == 0)
+            parts.append(tuple(column[wanted] for column in columns))
+
+        waiting = None
         for batch in batches:
             small = batch._replace(log_mel=batch.log_mel.astype(jnp.float16))
             result = self._encode(params, model_state, to_global(small, self._mesh))
             if waiting is not None:
-                parts.append(jax.device_get(waiting))
+                keep(waiting)
             waiting = result
         if waiting is not None:
-            parts.append(jax.device_get(waiting))
+            keep(waiting)
         if not parts:
             raise ValueError("there are no clips to encode.")
         if not all(np.isfinite(x).all() for part in parts for x in part[3:]):
@@ -68,5 +89,111 @@ class Encoder:
             )
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
         order = np.argsort(columns[0], kind="stable")
-        order = order[np.sum(columns[0] < 0) :]
         return Features(*(column[order] for column in columns))
+
+
+class LabelPass:
+    """Compiled pass over all training clips whose vectors stay on the devices.
+
+    Each device keeps those that it computed: nothing crosses between devices, and all
+    that the host holds is two batches.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        mesh: jax.sharding.Mesh,
+        names: tuple[str, ...],
+        *,
+        num_batches: int,
+        dtype: str,
+        train: bool = False,
+        augment: Callable[[jax.Array, Batch], Batch] | None = None,
+    ) -> None:
+        """Compile on first use.
+
+        Args:
+            model: The bound network.
+            mesh: Devices.
+            names: Of the vectors that are kept: 'video', 'audio', 'fused'.
+            num_batches: Of one pass.
+            dtype: In which they are kept.
+            train: BatchNorm goes by the batch, not by running statistics.
+            augment: (key, batch) -> batch, on device; None for clips as they are.
+        """
+        self._mesh = mesh
+        place = jax.shard_map(
+            lambda kept, new, at: jax.lax.dynamic_update_slice_in_dim(
+                kept, new.astype(kept.dtype), at * new.shape[0], axis=0
+            ),
+            mesh=mesh,
+            in_specs=(ROWS, ROWS, EVERYWHERE),
+            out_specs=ROWS,
+        )
+
+        def encode(params: Any, model_state: Any, batch: Batch) -> ClipVectors:
+            (video, audio), _ = model.embed(
+                params, model_state, batch.frame, batch.log_mel, train=train
+            )
+            found = {"video": video, "audio": audio}
+            if "fused" in names:
+                found["fused"] = model.fuse(params, video, audio)
+            return ClipVectors(batch.clip_id, {name: found[name] for name in names})
+
+        def add(
+            kept: ClipVectors,
+            at: jax.Array,
+            key: jax.Array,
+            params: Any,
+            model_state: Any,
+            batch: Batch,
+        ) -> tuple[ClipVectors, jax.Array]:
+            if augment is not None:
+                batch = augment(jax.random.fold_in(key, at), batch)
+            new = encode(params, model_state, batch)
+            return jax.tree.map(lambda x, y: place(x, y, at), kept, new), at
+
+        def nothing(params: Any, model_state: Any, batch: Batch) -> ClipVectors:
+            one = jax.eval_shape(encode, params, model_state, batch)
+            n = num_batches * batch.size
+            vectors = {
+                name: jnp.zeros((n, x.shape[1]), dtype)
+                for name, x in one.vectors.items()
+            }
+            return ClipVectors(jnp.full(n, -1, jnp.int32), vectors)
+
+        placed = rows(mesh)
+        self._add = jax.jit(
+            add,
+            donate_argnums=0,
+            out_shardings=(placed, None),
+            compiler_options=compiler_options(),
+        )
+        self._nothing = jax.jit(nothing, out_shardings=placed)
+
+    def __call__(
+        self, params: Any, model_state: Any, batches: Iterable[Batch], key: jax.Array
+    ) -> ClipVectors:
+        """Vectors of every clip in `batches`.
+
+        Args:
+            params: Of the model.
+            model_state: Running statistics.
+            batches: This host's rows; rows with clip_id < 0 stay, by that id.
+            key: Of the augmentation.
+        """
+        kept, done = None, None
+        for at, batch in enumerate(batches):
+            small = batch._replace(log_mel=batch.log_mel.astype(jnp.float16))
+            placed = to_global(small, self._mesh)
+            if kept is None:
+                kept = self._nothing(params, model_state, placed)
+            kept, doing = self._add(
+                kept, jnp.int32(at), key, params, model_state, placed
+            )
+            if done is not None:  # the host reads one batch ahead, no more
+                done.block_until_ready()
+            done = doing
+        if kept is None:
+            raise ValueError("there are no clips to encode.")
+        return kept

@@ -5,8 +5,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from visxp_jax.config import TrainConfig
 from visxp_jax.data.dataset import SPLITS
 from visxp_jax.evals import judge, protocols
+from visxp_jax.methods import make_method
 from visxp_jax.session import Session
 from visxp_jax.train.step import TrainState
 from visxp_jax.types import Batch, Features
@@ -35,16 +37,21 @@ def held_out(session: Session, stage: str, state: TrainState) -> judge.Scores:
 def score(
     session: Session, stage: str, params: PyTree, features: Features
 ) -> judge.Scores:
-    """Accuracy of the correspondence and, after clustering, the clusters."""
+    """Accuracy of the correspondence, if it was taught, and the clusters, if any."""
     model, config = session.model, session.config
-    numbers: judge.Scores = {
-        "avc_accuracy": judge.avc_accuracy(model, params, features)
-    }
-    if stage == "selflabel" and config.selflabel is not None:
-        numbers |= judge.clustering(
-            model, params, features, config.selflabel.heads, config.selflabel.clusters
-        )
+    numbers: judge.Scores = {}
+    if trains_correspondence(config):
+        numbers["avc_accuracy"] = judge.avc_accuracy(model, params, features)
+    clusters = make_method(config, stage, model).clusters
+    if clusters is not None:
+        numbers |= judge.clustering(clusters, params, features)
     return numbers
+
+
+def trains_correspondence(config: TrainConfig) -> bool:
+    """Whether some stage teaches the network which sounds belong to which pictures."""
+    weights = (getattr(config.stage(s), "representation", 1.0) for s in config.stages)
+    return any(weight > 0 for weight in weights)
 
 
 def final_figures(
@@ -58,17 +65,21 @@ def final_figures(
     config = session.config
     splits = ("train", "test")
     weights = (state.params, state.model_state)
-    trained = {s: session.features(*weights, s) for s in splits}
+    every = -(-session.dataset.num_clips("train") // MAX_PROBE_CLIPS)
+    thin = {"train": every, "test": 1}
+    trained = {s: session.features(*weights, s, every=thin[s]) for s in splits}
     fresh, running = jax.jit(session.model.init)(jax.random.key(config.seed))
-    random = {s: session.features(fresh, running, s) for s in splits}
+    random = {s: session.features(fresh, running, s, every=thin[s]) for s in splits}
     labels = trained["test"].label
     raw = {split: raw_input(session, split) for split in SPLITS}
-    every = Batch(*map(np.concatenate, zip(*raw.values(), strict=True)))
+    together = Batch(*map(np.concatenate, zip(*raw.values(), strict=True)))
     # One k for all that is compared: with more clusters, NMI and purity are higher.
-    selflabel = config.selflabel if "selflabel" in config.stages else None
-    k = selflabel.clusters if selflabel else max(2, len(session.dataset.label_names))
+    last = config.stages[-1]
+    clusters = make_method(config, last, session.model).clusters
+    k = clusters.number if clusters else max(2, len(session.dataset.label_names))
     by_chance = judge.chance_clusters(labels, k)
-    figures: judge.Scores = {"avc_accuracy": scores[config.stages[0]]["avc_accuracy"]}
+    first = scores[config.stages[0]]
+    figures: judge.Scores = {"avc_accuracy": first.get("avc_accuracy")}
     for name in (
         "nmi",
         "ari",
@@ -79,10 +90,10 @@ def final_figures(
         "clusters_in_use",
         "largest_share",
     ):
-        figures[name] = scores.get("selflabel", {}).get(name)
+        figures[name] = scores[last].get(name)
     seed = config.seed
-    figures |= judge.probes(thin(trained["train"]), trained["test"], k, seed=seed)
-    baseline = judge.probes(thin(random["train"]), random["test"], k, seed=seed)
+    figures |= judge.probes(trained["train"], trained["test"], k, seed=seed)
+    baseline = judge.probes(random["train"], random["test"], k, seed=seed)
     figures |= {
         "random_init_linear_probe": baseline["linear_probe"],
         "random_init_knn": baseline["knn"],
@@ -90,8 +101,8 @@ def final_figures(
         "random_init_ari": baseline["kmeans_ari"],
         "random_init_cluster_accuracy": baseline["kmeans_accuracy"],
         "random_init_purity": baseline["kmeans_purity"],
-        "raw_nmi_visual": raw_nmi("frame", every, every, k, seed),
-        "raw_nmi_audio": raw_nmi("log_mel", every, every, k, seed),
+        "raw_nmi_visual": raw_nmi("frame", together, together, k, seed),
+        "raw_nmi_audio": raw_nmi("log_mel", together, together, k, seed),
         "raw_test_nmi_visual": raw_nmi("frame", raw["train"], raw["test"], k, seed),
         "raw_test_nmi_audio": raw_nmi("log_mel", raw["train"], raw["test"], k, seed),
         "chance_nmi": by_chance.nmi if by_chance else None,
@@ -101,12 +112,6 @@ def final_figures(
         "skipped_steps": float(state.skipped),
     }
     return figures, trained["test"]
-
-
-def thin(features: Features) -> Features:
-    """At most `MAX_PROBE_CLIPS`, evenly spread."""
-    step = -(-len(features.clip_id) // MAX_PROBE_CLIPS)
-    return Features(*(column[::step] for column in features))
 
 
 def chance(labels: np.ndarray) -> float | None:

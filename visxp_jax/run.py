@@ -5,14 +5,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from visxp_jax.augment import augment
 from visxp_jax.config import to_dict
+from visxp_jax.estimate import foresee
 from visxp_jax.figures import held_out, monitor
 from visxp_jax.methods import Method, make_method
+from visxp_jax.relabel import Relabeller
 from visxp_jax.session import Session
-from visxp_jax.sharding import everywhere, padded_rows, rows
+from visxp_jax.sharding import padded_rows
 from visxp_jax.train.loop import Preempted, Stage, Unlogged, train_stage
 from visxp_jax.train.optim import make_optimizer
 from visxp_jax.train.step import TrainState, make_step, state_sharding
@@ -29,6 +30,9 @@ def train(session: Session) -> tuple[TrainState, dict[str, Any]]:
     config, checkpoints = session.config, session.checkpoints
     key = jax.random.key(config.seed)
     params, model_state = jax.jit(session.model.init)(key)
+    for line in foresee(session, params, model_state):
+        if jax.process_index() == 0:
+            print(line, flush=True)
     skipped = 0
     scores: dict[str, Any] = {}
     latest = checkpoints.latest()
@@ -57,11 +61,14 @@ def train(session: Session) -> tuple[TrainState, dict[str, Any]]:
             session, name, method, optimizer, state, (first, last), scores
         )
         position = int(state.step) - first
-        batches = session.reader.train(
-            batch_size=session.host_batch,
-            seed=config.seed * 1000 + number,
-            start=position,
-        )
+        if stage.resample is not None:
+            batches = stage.resample(state)
+        else:
+            batches = session.reader.train(
+                batch_size=session.host_batch,
+                seed=config.seed * 1000 + number,
+                start=position,
+            )
         state = train_stage(
             stage,
             state,
@@ -129,6 +136,9 @@ def bind_stage(
         moment = {"seconds": session.seconds(), "unlogged": unlogged}
         session.checkpoints.save(step, state, {**about, **moment})
 
+    relabeller = None
+    if method.relabel is not None:
+        relabeller = Relabeller(session, name, method, optimizer, shardings, bounds[0])
     return Stage(
         name=name,
         first_step=bounds[0],
@@ -137,31 +147,9 @@ def bind_stage(
         step=make_step(
             method, optimizer, partial(augment, config=config.data), shardings
         ),
-        relabel=partial(relabel, session, method, shardings),
+        relabel=relabeller,
+        resample=relabeller.resample if relabeller and relabeller.samples else None,
         evaluate=partial(monitor, session, name),
         save=save,
         clip_names=session.clip_names,
     )
-
-
-def relabel(
-    session: Session, method: Method, shardings: TrainState, state: TrainState
-) -> tuple[TrainState, dict[str, float]]:
-    """One pass over all training clips in eval mode, then new labels."""
-    assert method.relabel is not None  # noqa: S101  (it has relabel_steps)
-    features = session.features(state.params, state.model_state, "train")
-    n = padded_rows(len(features.clip_id), session.mesh)
-    clip_id = np.full(n, -1, np.int32)
-    clip_id[: len(features.clip_id)] = features.clip_id
-    fused = np.zeros((n, features.fused.shape[1]), np.float32)
-    fused[: len(features.fused)] = features.fused
-    copied = jax.jit(lambda x: x, out_shardings=everywhere(session.mesh))
-    result = method.relabel(
-        state.params,
-        jax.device_get(copied(state.method_state)),
-        jax.device_put(fused, rows(session.mesh)),
-        clip_id,
-        jax.random.fold_in(jax.random.key(session.config.seed), int(state.step)),
-    )
-    placed = jax.device_put(result.method_state, shardings.method_state)
-    return state._replace(method_state=placed), result.metrics

@@ -77,10 +77,12 @@ class Session(NamedTuple):
             for i in clip_ids
         ]
 
-    def features(self, params: PyTree, model_state: PyTree, split: str) -> Features:
-        """Frozen features of all usable clips of a split."""
+    def features(
+        self, params: PyTree, model_state: PyTree, split: str, *, every: int = 1
+    ) -> Features:
+        """Frozen features of the usable clips of a split whose id `every` divides."""
         batches = self.reader.ordered(split, batch_size=self.host_batch)
-        return self.encoder(params, model_state, batches)
+        return self.encoder(params, model_state, batches, every=every)
 
 
 def check_start(config: TrainConfig, workdir: Path) -> None:
@@ -233,12 +235,13 @@ def check_fits(config: TrainConfig, dataset: PreparedDataset) -> None:
             f"{sounding}: a mismatched pair takes the sound of another video; prepare "
             "more."
         )
-    section = config.selflabel if "selflabel" in config.stages else None
-    if section is not None and usable < section.clusters:
-        raise VisxpError(
-            f"selflabel.clusters must not exceed the {usable} usable training clips, "
-            f"got {section.clusters}."
-        )
+    for stage in config.stages:
+        clusters = getattr(config.stage(stage), "clusters", 0)
+        if usable < clusters:
+            raise VisxpError(
+                f"{stage}.clusters must not exceed the {usable} usable training clips, "
+                f"got {clusters}."
+            )
     hosts = jax.process_count()  # each encodes its share of every split
     for split in ("validation", "test"):
         if dataset.num_usable(split) < hosts:

@@ -50,6 +50,14 @@ def everywhere(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, EVERYWHERE)
 
 
+def mesh_of(x: jax.Array) -> Mesh:
+    """Devices that an array was placed on by one of the two above."""
+    assert isinstance(x.sharding, NamedSharding)  # noqa: S101  (see above)
+    mesh = x.sharding.mesh
+    assert isinstance(mesh, Mesh)  # noqa: S101  (no array of a trace)
+    return mesh
+
+
 def to_global(tree: Any, mesh: Mesh) -> Any:
     """Put this host's rows of a batch on its devices, as one array over all hosts.
 

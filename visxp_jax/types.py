@@ -37,3 +37,13 @@ class Features(NamedTuple):
     video: np.ndarray  # float32 [n, d]
     audio: np.ndarray  # float32 [n, d]
     fused: np.ndarray  # float32 [n, d]
+
+
+class ClipVectors(NamedTuple):
+    """Vectors of all training clips, left on the devices that computed them.
+
+    Rows are split over the mesh's axis 'data', in an order of no meaning.
+    """
+
+    clip_id: Array  # int32 [n], -1 in rows that only fill up
+    vectors: dict[str, Array]  # 'video', 'audio' or 'fused' -> [n, d]

@@ -10,7 +10,6 @@ from visxp_jax.evals import protocols
 from visxp_jax.evals.judge import (
     avc_accuracy,
     chance_clusters,
-    cluster_labels,
     cluster_probs,
     clustering,
     kmeans_scores,
@@ -18,6 +17,7 @@ from visxp_jax.evals.judge import (
     modality_agreement,
     probes,
 )
+from visxp_jax.methods.base import Clusters
 from visxp_jax.models.bind import Model
 from visxp_jax.types import Features
 
@@ -28,7 +28,7 @@ LABEL_KEYS = {"nmi", "ari", "cluster_accuracy", "purity"}
 
 
 def sum_model() -> Model:
-    """Fused vector: video + audio, and the logits of 'clusters' are that vector.
+    """Fused vector: video + audio, then video . audio.
 
     The log odds of a match are params * (video . audio - 1 / 2).
     """
@@ -39,18 +39,32 @@ def sum_model() -> Model:
         )
 
     def head(params, name, fused):
-        if name == "clusters":
-            return fused[:, :-1]
         odds = params * (fused[:, -1:] - 0.5)
         return jnp.concatenate([jnp.zeros_like(odds), odds], axis=-1)
 
     def unused(*args, **kwargs):
         raise AssertionError("frozen features need no tower")
 
-    return Model(init=unused, embed=unused, fuse=fuse, head=head)
+    return Model(unused, unused, fuse, head, unused, unused, unused)
 
 
 MODEL = sum_model()
+
+
+def by_sum(heads: int, k: int) -> Clusters:
+    """Logits are the sum of both vectors; by each modality, its own."""
+
+    def log_probs(params, x):
+        return jax.nn.log_softmax(x.reshape(-1, heads, k))
+
+    return Clusters(
+        number=k,
+        log_probs=lambda params, v: log_probs(params, v["video"] + v["audio"]),
+        by_modality=lambda params, v: (
+            log_probs(params, v["video"]),
+            log_probs(params, v["audio"]),
+        ),
+    )
 
 
 def clips(video, audio, *, label=None, video_id=None) -> Features:
@@ -103,15 +117,12 @@ def test_avc_accuracy_of_one_video_or_one_clip_is_none():
     assert avc_accuracy(MODEL, 1.0, clips(x[:1], x[:1])) is None
 
 
-def test_cluster_probs_are_a_softmax_per_head_and_labels_their_largest():
+def test_cluster_probs_are_a_softmax_per_head():
     logits = np.log([[1.0, 3, 1, 1], [3, 1, 1, 7]]).astype(np.float32)
-    fused = np.concatenate([logits, np.zeros((2, 1), np.float32)], axis=1)
-    probs = cluster_probs(MODEL, 1.0, fused, heads=2, clusters=2)
+    probs = cluster_probs(by_sum(2, 2), 1.0, clips(logits, np.zeros((2, 4))))
     expected = [[[1 / 4, 3 / 4], [1 / 2, 1 / 2]], [[3 / 4, 1 / 4], [1 / 8, 7 / 8]]]
     np.testing.assert_allclose(probs, expected, rtol=1e-5)
     assert probs.dtype == np.float32
-    labels = cluster_labels(MODEL, 1.0, fused, heads=2, clusters=2)
-    np.testing.assert_array_equal(labels, [[1, 0], [0, 1]])
 
 
 def test_match_probability_of_rows_and_of_one_against_all():
@@ -126,33 +137,41 @@ def test_match_probability_of_rows_and_of_one_against_all():
 
 def test_modality_agreement_is_the_share_of_clips_that_both_put_alike():
     video, audio = one_hot([0, 1, 0, 1], 2), one_hot([0, 1, 1, 0], 2)
-    assert modality_agreement(MODEL, 1.0, clips(video, video), 1, 2).share == 1
-    assert modality_agreement(MODEL, 1.0, clips(video, 1 - video), 1, 2).share == 0
-    assert modality_agreement(MODEL, 1.0, clips(video, audio), 1, 2).share == 0.5
+    assert modality_agreement(by_sum(1, 2), 1.0, clips(video, video)).share == 1
+    assert modality_agreement(by_sum(1, 2), 1.0, clips(video, 1 - video)).share == 0
+    assert modality_agreement(by_sum(1, 2), 1.0, clips(video, audio)).share == 0.5
 
 
 def test_modality_agreement_by_chance_follows_the_sizes_of_the_clusters():
     video, audio = one_hot([0, 1, 0, 1], 2), one_hot([0, 1, 1, 0], 2)
-    assert modality_agreement(MODEL, 1.0, clips(video, audio), 1, 2).by_chance == 0.5
+    assert modality_agreement(by_sum(1, 2), 1.0, clips(video, audio)).by_chance == 0.5
     one = one_hot([0, 0, 0, 0], 2)
-    assert modality_agreement(MODEL, 1.0, clips(one, one), 1, 2).by_chance == 1
+    assert modality_agreement(by_sum(1, 2), 1.0, clips(one, one)).by_chance == 1
     skewed = clips(one_hot([0, 0, 0, 1], 2), one_hot([0, 0, 0, 1], 2))
     expected = (3 / 4) ** 2 + (1 / 4) ** 2
-    assert modality_agreement(MODEL, 1.0, skewed, 1, 2).by_chance == expected
+    assert modality_agreement(by_sum(1, 2), 1.0, skewed).by_chance == expected
 
 
 def test_modality_agreement_counts_every_head():
     video, other = one_hot([0, 1, 0, 1], 2), one_hot([1, 0, 1, 0], 2)
     both = np.concatenate([video, video], axis=1)
     half = np.concatenate([video, other], axis=1)
-    assert modality_agreement(MODEL, 1.0, clips(both, half), 2, 2).share == 0.5
+    assert modality_agreement(by_sum(2, 2), 1.0, clips(both, half)).share == 0.5
+
+
+def test_modalities_that_number_their_clusters_differently_cannot_agree():
+    clusters = by_sum(1, 2)._replace(by_modality=None)
+    x = one_hot([0, 1], 2)
+    assert modality_agreement(clusters, 1.0, clips(x, x)) is None
+    scores = clustering(clusters, 1.0, clips(x, x))
+    assert scores["modality_agreement"] is scores["chance_modality_agreement"] is None
 
 
 def test_clustering_scores_are_means_over_heads():
     labels = np.array([0, 0, 1, 1])
     good, bad = one_hot(labels, 3), one_hot([0, 0, 0, 0], 3)
     x = np.concatenate([good, bad], axis=1)
-    scores = clustering(MODEL, 1.0, clips(x, x, label=labels), heads=2, clusters=3)
+    scores = clustering(by_sum(2, 3), 1.0, clips(x, x, label=labels))
     assert scores == pytest.approx(
         {
             "clusters_in_use": (2 / 3 + 1 / 3) / 2,
@@ -170,7 +189,7 @@ def test_clustering_scores_are_means_over_heads():
 def test_clustering_judges_labelled_clips_only_and_health_by_all():
     x = one_hot([0, 0, 1, 1, 2, 0, 0, 0], 3)
     label = [4, 4, 2, 2, -1, -1, -1, -1]
-    scores = clustering(MODEL, 1.0, clips(x, x, label=label), heads=1, clusters=3)
+    scores = clustering(by_sum(1, 3), 1.0, clips(x, x, label=label))
     assert {name: scores[name] for name in LABEL_KEYS} == dict.fromkeys(LABEL_KEYS, 1)
     assert scores["clusters_in_use"] == 1
     assert scores["largest_share"] == pytest.approx(5 / 8)
@@ -178,14 +197,14 @@ def test_clustering_judges_labelled_clips_only_and_health_by_all():
 
 def test_clustering_without_any_label_has_no_fit_to_labels():
     x = one_hot([0, 1], 2)
-    scores = clustering(MODEL, 1.0, clips(x, x), heads=1, clusters=2)
+    scores = clustering(by_sum(1, 2), 1.0, clips(x, x))
     assert {name for name, value in scores.items() if value is None} == LABEL_KEYS
 
 
 def test_clustering_of_collapsed_features_says_so():
     x = np.ones((6, 3))
     features = clips(x, x, label=[0, 0, 0, 1, 1, 1])
-    scores = clustering(MODEL, 1.0, features, heads=1, clusters=3)
+    scores = clustering(by_sum(1, 3), 1.0, features)
     assert scores["largest_share"] == 1
     assert scores["clusters_in_use"] == pytest.approx(1 / 3)
     assert scores["nmi"] == pytest.approx(0)
@@ -284,7 +303,7 @@ def test_chance_of_one_label_is_0():
 def test_judging_a_batch_leaves_features_as_they_were():
     features = blobs(12, 0)
     before = jax.tree.map(np.copy, features)
-    clustering(MODEL, 1.0, features, heads=1, clusters=2)
+    clustering(by_sum(1, 2), 1.0, features)
     avc_accuracy(MODEL, 1.0, features)
     for a, b in zip(before, features, strict=True):
         np.testing.assert_array_equal(a, b)

@@ -1,205 +1,296 @@
-"""Self-labelling: when labels are made, the first ones, and those by the heads."""
-
-import dataclasses
+"""Self-labelling: the first labels, those by the heads, and all its options."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 from sklearn.metrics import adjusted_rand_score
 
-from tests.small import small_config
-from visxp_jax.errors import VisxpError
-from visxp_jax.methods import selflabel
-from visxp_jax.methods.selflabel import balanced_kmeans, relabel_steps
-from visxp_jax.models.bind import Model
-from visxp_jax.sharding import make_mesh, rows
-
-HEADS, CLUSTERS = 2, 4
-
-
-@pytest.mark.parametrize(
-    ("steps", "relabels", "power", "expected"),
-    [
-        (400, 5, 1.0, (0, 80, 160, 240, 320)),
-        (100, 4, 2.0, (0, 6, 25, 56)),
-        (100, 4, 0.5, (0, 50, 70, 86)),
-        (3, 10, 1.0, (0, 1, 2)),
-        (7, 1, 1.0, (0,)),
-    ],
+from tests.clusters import (
+    CLUSTERS,
+    HEADS,
+    clip_vectors,
+    identity,
+    small_method,
+    sure_of,
 )
-def test_relabel_steps_follow_the_power_and_begin_at_0(
-    steps, relabels, power, expected
-):
-    assert relabel_steps(steps, relabels, power) == expected
+from visxp_jax.errors import VisxpError
+from visxp_jax.losses import assign, equipartition
+from visxp_jax.methods import selflabel
+from visxp_jax.methods.selflabel import random_labels
+from visxp_jax.models.bind import Linear
+from visxp_jax.sharding import make_mesh
+
+WIDTH = HEADS * CLUSTERS
+GROUP = np.arange(16) % CLUSTERS
+FUSED = {"clusters": identity(WIDTH)}
+MODAL = {"clusters_video": identity(WIDTH), "clusters_audio": identity(WIDTH)}
 
 
-def test_relabel_steps_lose_none_to_rounding():
-    assert relabel_steps(100, 100, 1.0) == tuple(range(100))
+def no_labels(n: int = 16, sets: int = 1) -> dict:
+    return {"labels": jnp.full((n, sets, HEADS), -1, jnp.int32)}
 
 
-def groups(n: int, k: int = CLUSTERS, seed: int = 0) -> tuple[jax.Array, np.ndarray]:
-    """k groups of n / k clips, far from each other: (features, group)."""
-    rng = np.random.default_rng(seed)
-    group = np.arange(n) % k
-    x = 5 * np.eye(k, 8)[group] + 0.1 * rng.standard_normal((n, 8))
-    return jnp.asarray(x, jnp.float32), group
+def relabelled(clips, *, params=None, state=None, number=1, seed=0, **changes):
+    """(result, number of passes) of one relabelling of `clips`, or of a list of them.
 
+    With a list, each pass gets the next.
+    """
+    passes = iter(clips if isinstance(clips, list) else [clips] * 9)
+    keys = []
 
-@pytest.mark.parametrize("key", range(5))
-def test_balanced_kmeans_finds_well_separated_groups(key):
-    features, group = groups(64)
-    labels, result = balanced_kmeans(
-        jax.random.key(key), features, jnp.ones(64), clusters=CLUSTERS
+    def encode(key):
+        keys.append(jax.random.key_data(key).tolist())
+        return next(passes)
+
+    method = small_method(**changes)
+    sets = 2 if changes.get("labels_from") == "swapped" else 1
+    default = MODAL if changes.get("labels_from", "fused") != "fused" else FUSED
+    result = method.relabel.make(
+        default if params is None else params,
+        state or no_labels(sets=sets),
+        encode,
+        jax.random.key(seed),
+        number,
     )
-    assert labels.dtype == jnp.int32
-    assert adjusted_rand_score(group, labels) == 1
-    assert bool(result.converged)
+    return result, keys
 
 
-def test_balanced_kmeans_makes_clusters_of_nearly_one_size_where_there_are_none():
-    # Two thirds are in one heap; plain k-means makes clusters of 17 to 70 here.
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((240, 8))
-    x[:160] = 0.5 * x[:160] + 1
-    labels, result = balanced_kmeans(
-        jax.random.key(0), jnp.asarray(x, jnp.float32), jnp.ones(240), clusters=6
-    )
-    counts = np.bincount(labels, minlength=6)
-    assert float(result.column_error) < 1e-3
-    assert counts.min() >= 30
-    assert counts.max() <= 50
-
-
-def test_balanced_kmeans_depends_on_its_key_alone():
-    x = jax.random.normal(jax.random.key(9), (64, 8))
-    a, b, c = (
-        np.asarray(balanced_kmeans(jax.random.key(k), x, jnp.ones(64), clusters=8)[0])
-        for k in (0, 0, 1)
-    )
-    np.testing.assert_array_equal(a, b)
-    assert not np.array_equal(a, c)
-
-
-def test_balanced_kmeans_does_not_see_padded_rows():
-    features, _ = groups(64)
-    real = np.arange(64) % 3 > 0
-    results = []
-    for padding in (0.0, 1e3):
-        x = jnp.where(real[:, None], features, padding)
-        labels, result = balanced_kmeans(
-            jax.random.key(0), x, jnp.asarray(real, jnp.float32), clusters=CLUSTERS
-        )
-        results.append((np.asarray(labels)[real], np.asarray(result.log_scale)))
-    np.testing.assert_array_equal(results[0][0], results[1][0])
-    np.testing.assert_allclose(results[0][1], results[1][1], atol=1e-4)
-
-
-def test_balanced_kmeans_ignores_a_shift_and_a_stretch_of_all_features():
-    features, _ = groups(64)
-    labels = [
-        np.asarray(
-            balanced_kmeans(jax.random.key(0), x, jnp.ones(64), clusters=CLUSTERS)[0]
-        )
-        for x in (features, 10 * features + 7)
-    ]
-    np.testing.assert_array_equal(labels[0], labels[1])
-
-
-def test_balanced_kmeans_of_equal_features_is_finite():
-    _, result = balanced_kmeans(
-        jax.random.key(0), jnp.ones((16, 3)), jnp.ones(16), clusters=2
-    )
-    assert np.isfinite(float(result.column_error))
-
-
-def method():
-    """Self-labelling of a network whose logits are params * the fused vectors."""
-
-    def unused(*args, **kwargs):
-        raise AssertionError("labels are made from fused vectors alone")
-
-    def head(params, name, fused):
-        assert name == "clusters"
-        return params * fused
-
-    model = Model(init=unused, embed=unused, fuse=unused, head=head)
-    config = small_config().selflabel
-    assert config is not None
-    config = dataclasses.replace(config, heads=HEADS, clusters=CLUSTERS)
-    return selflabel.make(config, model, 16)
-
-
-def relabelled(features, clip_id, labels, params=1.0):
-    made = method()
-    assert made.relabel is not None
-    return made.relabel(
-        jnp.float32(params),
-        {"labels": labels},
-        jax.device_put(np.asarray(features, np.float32), rows(make_mesh())),
-        np.asarray(clip_id, np.int32),
-        jax.random.key(0),
-    )
-
-
-def no_labels(n: int) -> np.ndarray:
-    state = method().init_state(n, jax.random.key(0))
-    return np.asarray(state["labels"])
-
-
-def logits_of(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Fused vectors with which head 0 is sure of `first`, head 1 of `second`."""
-    return 5 * np.concatenate([np.eye(CLUSTERS)[x] for x in (first, second)], axis=1)
+def labels_of(result, of_set=0) -> np.ndarray:
+    return np.asarray(result.method_state["labels"])[:, of_set]
 
 
 def test_first_labels_come_from_features_and_are_for_real_clips_only():
-    _, group = groups(16)
     ids = np.full(24, -1)
     ids[:16] = np.arange(16) + 3
-    features = np.zeros((24, 8))
-    # Apart by more than rounding: centres that begin at equal clips stay together.
-    features[:16] = logits_of(group, group) + 0.1 * np.sin(np.arange(128)).reshape(
-        16, 8
-    )
-    before = no_labels(24)
-    result = relabelled(features, ids, before)
-    labels = result.method_state["labels"]
+    x = np.full((24, WIDTH), np.nan)
+    x[:16] = sure_of(GROUP, GROUP)
+    result, _ = relabelled(clip_vectors(ids, fused=x), state=no_labels(24), number=0)
+    labels = labels_of(result)
     assert labels.shape == (24, HEADS)
     assert labels.dtype == np.int32
     assert (labels[:3] == -1).all()
     assert (labels[19:] == -1).all()
     for head in range(HEADS):
-        assert adjusted_rand_score(group, labels[3:19, head]) == 1
-    assert (before == -1).all()
+        assert adjusted_rand_score(GROUP, labels[3:19, head]) == 1
     assert result.metrics["relabel/label_change"] == 1
 
 
-def test_later_labels_come_from_each_head_for_its_own_column():
-    group = np.arange(16) % CLUSTERS
+def test_first_labels_of_modalities_see_both_however_long_their_vectors_are():
+    """Sight tells two pairs of groups apart, sound tells who is who in a pair."""
+    rng = np.random.default_rng(0)
+    noise = 0.05 * rng.standard_normal((2, 64, 4))
+    group = np.arange(64) % 4
+    video = np.eye(4)[group // 2] + noise[0]
+    audio = 100 * (np.eye(4)[group % 2] + noise[1])
+    clips = clip_vectors(np.arange(64), video=video, audio=audio)
+    for source, expected in (("pooled", group), ("swapped", group)):
+        result, _ = relabelled(
+            clips,
+            state=no_labels(64, 1 + (source == "swapped")),
+            number=0,
+            labels_from=source,
+        )
+        for of_set in range(1 + (source == "swapped")):
+            found = labels_of(result, of_set)
+            assert adjusted_rand_score(expected, found[:, 0]) == 1
+
+
+def test_random_first_labels_are_equal_in_size_and_follow_the_clip():
+    ids = np.random.default_rng(0).permutation(np.r_[np.arange(21), -np.ones(11)])
+    ids = ids.astype(np.int32)
+    labels = np.asarray(random_labels(jax.random.key(0), ids, clusters=4))
+    sizes = np.bincount(labels[ids >= 0], minlength=4)
+    assert sorted(sizes) == [5, 5, 5, 6]
+    again = np.asarray(random_labels(jax.random.key(0), ids[::-1], clusters=4))
+    np.testing.assert_array_equal(labels[ids >= 0], again[::-1][ids >= 0])
+    other = np.asarray(random_labels(jax.random.key(1), ids, clusters=4))
+    assert (other != labels).any()
+    result, _ = relabelled(
+        clip_vectors(np.arange(16), fused=sure_of(GROUP, GROUP)),
+        number=0,
+        first_labels="random",
+    )
+    a, b = labels_of(result).T
+    assert (a != b).any()
+    assert sorted(np.bincount(a)) == [4, 4, 4, 4]
+
+
+@pytest.mark.parametrize(("first", "number"), [("features", 1), ("heads", 0)])
+def test_labels_come_from_each_head_for_its_own_column(first, number):
     order = np.random.default_rng(0).permutation(16)
-    first, second = group, group[order]
-    ids = order.astype(np.int32)
-    labels = np.zeros((16, HEADS), np.int32)
-    result = relabelled(logits_of(first, second), ids, labels)
-    np.testing.assert_array_equal(result.method_state["labels"][ids, 0], first)
-    np.testing.assert_array_equal(result.method_state["labels"][ids, 1], second)
+    a, b = GROUP, GROUP[order]
+    state = {"labels": jnp.zeros((16, 1, HEADS), jnp.int32)}
+    result, _ = relabelled(
+        clip_vectors(order, fused=sure_of(a, b)),
+        state=state,
+        number=number,
+        first_labels=first,
+    )
+    labels = labels_of(result)
+    np.testing.assert_array_equal(labels[order, 0], a)
+    np.testing.assert_array_equal(labels[order, 1], b)
     assert result.metrics["relabel/label_change"] == pytest.approx(12 / 16)
 
 
-def test_later_labels_are_balanced_though_the_head_prefers_one_cluster():
+def test_kernels_and_biases_of_a_head_are_its_own():
     rng = np.random.default_rng(0)
-    logits = 0.1 * rng.standard_normal((64, HEADS * CLUSTERS))
+    kernel = rng.standard_normal((3, WIDTH)).astype(np.float32)
+    bias = rng.standard_normal(WIDTH).astype(np.float32)
+    x = rng.standard_normal((16, 3)).astype(np.float32)
+    clips = clip_vectors(np.arange(16), fused=x)
+    result, _ = relabelled(clips, params={"clusters": Linear(kernel, bias)})
+    logits = (x @ kernel + bias).reshape(16, HEADS, CLUSTERS)
+    for head in range(HEADS):
+        lp = jax.nn.log_softmax(jnp.asarray(logits[:, head]))
+        found = equipartition(lp, sharpness=25.0)
+        expected = assign(lp, found.log_scale, sharpness=25.0)
+        np.testing.assert_array_equal(labels_of(result)[:, head], expected)
+
+
+def modal_logits() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    return tuple(rng.standard_normal((2, 16, WIDTH)).astype(np.float32))
+
+
+@pytest.mark.parametrize("source", ["pooled", "video", "audio", "swapped"])
+def test_labels_of_modalities_follow_the_score_asked_for(source):
+    video, audio = modal_logits()
+    clips = clip_vectors(np.arange(16), video=video, audio=audio)
+    result, _ = relabelled(clips, labels_from=source)
+    a, b = (
+        log_softmax(x.reshape(16, HEADS, CLUSTERS), axis=-1) for x in (video, audio)
+    )
+    scores = {"pooled": [(a + b) / 2], "video": [a], "audio": [b], "swapped": [a, b]}
+    for of_set, score in enumerate(scores[source]):
+        for head in range(HEADS):
+            lp = jnp.asarray(score[:, head])
+            found = equipartition(lp, sharpness=25.0)
+            expected = assign(lp, found.log_scale, sharpness=25.0)
+            np.testing.assert_array_equal(labels_of(result, of_set)[:, head], expected)
+
+
+@pytest.mark.parametrize(
+    ("source", "video_learns", "audio_learns"),
+    [("pooled", 0, 0), ("video", 0, 0), ("swapped", 1, 0)],
+)
+def test_each_modality_learns_the_set_it_should(source, video_learns, audio_learns):
+    plan = selflabel.PLANS[source]
+    assert plan.heads["clusters_video"] == ("video", video_learns)
+    assert plan.heads["clusters_audio"] == ("audio", audio_learns)
+    if source == "swapped":  # set 0 is what the picture says: the sound learns it
+        assert plan.sources == (("clusters_video",), ("clusters_audio",))
+
+
+def test_labels_are_balanced_though_the_head_prefers_one_cluster_but_free_ones_not():
+    rng = np.random.default_rng(0)
+    logits = 0.1 * rng.standard_normal((64, WIDTH))
     logits[:, 0] += 3
-    result = relabelled(logits, np.arange(64), np.zeros((64, HEADS), np.int32))
-    counts = np.bincount(result.method_state["labels"][:, 0], minlength=CLUSTERS)
-    assert counts.min() >= 13
-    assert counts.max() <= 19
+    clips = clip_vectors(np.arange(64), fused=logits)
+    sizes = {}
+    for how in ("equal", "free"):
+        result, _ = relabelled(clips, state=no_labels(64), sizes=how)
+        sizes[how] = np.bincount(labels_of(result)[:, 0], minlength=CLUSTERS)
+        in_use = result.metrics["relabel/clusters_in_use"]
+        assert in_use == (1 if how == "equal" else (1 / CLUSTERS + 1) / 2)
+    assert sizes["equal"].min() >= 13
+    assert sizes["free"].tolist() == [64, 0, 0, 0]
 
 
-def test_relabel_metrics_say_what_the_labels_are():
-    group = np.arange(16) % CLUSTERS
-    labels = np.stack([group, group], axis=1).astype(np.int32)
-    metrics = relabelled(logits_of(group, group), np.arange(16), labels).metrics
+def test_gaussian_sizes_differ_and_the_cluster_with_most_claims_is_the_largest():
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((4000, WIDTH))
+    logits[:, :CLUSTERS] += [0, 2, 1, 3]
+    clips = clip_vectors(np.arange(4000), fused=logits)
+    counts = []
+    for seed in (0, 1):  # another relabelling: the same sizes
+        result, _ = relabelled(
+            clips, state=no_labels(4000), sizes="gaussian", seed=seed, sharpness=5.0
+        )
+        counts.append(np.bincount(labels_of(result)[:, 0], minlength=CLUSTERS))
+    assert np.argsort(counts[0]).tolist() == [0, 2, 1, 3]
+    assert np.ptp(counts[0]) > 40
+    assert np.abs(counts[0] - 1000).max() < 400
+    np.testing.assert_array_equal(counts[0], counts[1])
+
+
+def test_alignment_numbers_sounds_as_pictures_and_changes_no_logit_else():
+    rng = np.random.default_rng(0)
+    order = [rng.permutation(CLUSTERS) for _ in range(HEADS)]
+    video = sure_of(GROUP, GROUP) + 0.1 * rng.standard_normal((16, WIDTH))
+    shuffled = sure_of(order[0][GROUP], order[1][GROUP])
+    audio = (shuffled + 0.1 * rng.standard_normal((16, WIDTH))).astype(np.float32)
+    clips = clip_vectors(np.arange(16), video=video, audio=audio)
+    options = {"labels_from": "pooled", "first_labels": "heads", "align": True}
+    result, _ = relabelled(clips, number=0, **options)
+    kernel, bias = result.params["clusters_audio"]
+    columns = np.concatenate([head * CLUSTERS + order[head] for head in range(HEADS)])
+    np.testing.assert_array_equal(kernel, np.eye(WIDTH)[:, columns])
+    assert bias.shape == (WIDTH,)
+    assert result.fresh_heads == ()
+    for head in range(HEADS):
+        np.testing.assert_array_equal(labels_of(result)[:, head], GROUP)
+    later, _ = relabelled(clips, number=1, **options)
+    assert later.params is MODAL
+
+
+def test_heads_share_a_pass_have_one_each_or_take_turns():
+    first, second = sure_of(GROUP, GROUP), sure_of(GROUP[::-1], GROUP[::-1])
+    clips = [clip_vectors(np.arange(16), fused=x) for x in (first, second)]
+    shared, keys = relabelled(clips)
+    assert len(keys) == 1
+    np.testing.assert_array_equal(labels_of(shared).T, [GROUP, GROUP])
+
+    each = {"passes": "each", "head_groups": 2, "augmented_pass": True}
+    result, keys = relabelled(clips, **each)
+    assert len(keys) == 2
+    assert keys[0] != keys[1]
+    np.testing.assert_array_equal(labels_of(result).T, [GROUP, GROUP[::-1]])
+
+    state = {"labels": jnp.full((16, 1, HEADS), 3, jnp.int32)}
+    turns = {"passes": "in_turn", "head_groups": 2, "state": state}
+    turns["first_labels"] = "heads"
+    for number, expected in [
+        (0, [GROUP, GROUP]),
+        (1, [np.full(16, 3), GROUP]),
+        (2, [GROUP, np.full(16, 3)]),
+    ]:
+        result, keys = relabelled(clips, number=number, **turns)
+        assert len(keys) == 1
+        np.testing.assert_array_equal(labels_of(result).T, expected)
+
+
+@pytest.mark.parametrize("source", ["fused", "pooled"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_labels_are_the_same_on_1_and_8_devices_and_in_blocks(
+    source, number, monkeypatch
+):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 256, WIDTH)) + 2 * sure_of(
+        np.arange(256) % 4, np.arange(256) // 64
+    )
+    names = {"fused": ["fused"], "pooled": ["video", "audio"]}[source]
+    vectors = dict(zip(names, x, strict=False))
+    results = []
+    for devices, fits in ((1, True), (8, True), (8, False)):
+        mesh = make_mesh(jax.devices()[:devices])
+        monkeypatch.setattr(selflabel, "logits_fit", lambda *_, fits=fits: fits)
+        monkeypatch.setattr(selflabel, "BLOCK", 4096 if fits else 24)
+        clips = clip_vectors(np.arange(256), mesh, **vectors)
+        result, _ = relabelled(
+            clips, state=no_labels(256), number=number, labels_from=source
+        )
+        results.append(labels_of(result))
+        assert result.metrics["relabel/column_error"] < 1e-3
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+
+
+def test_metrics_say_what_the_labels_are():
+    labels = jnp.asarray(np.stack([GROUP, GROUP], axis=1)[:, None], jnp.int32)
+    clips = clip_vectors(np.arange(16), fused=sure_of(GROUP, GROUP))
+    metrics = relabelled(clips, state={"labels": labels})[0].metrics
     assert metrics.keys() == {
         "relabel/column_error",
         "relabel/sweeps",
@@ -215,19 +306,48 @@ def test_relabel_metrics_say_what_the_labels_are():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("known", [False, True])
-def test_relabel_refuses_logits_and_features_that_are_not_finite(value, known):
-    group = np.arange(16) % CLUSTERS
-    features = logits_of(group, group)
-    features[3, 0] = value
-    labels = np.zeros((16, HEADS), np.int32) if known else no_labels(16)
+@pytest.mark.parametrize("number", [0, 1])
+def test_logits_and_features_that_are_not_finite_are_refused(value, number):
+    x = sure_of(GROUP, GROUP)
+    x[3, 0] = value
     with pytest.raises(VisxpError, match=r"head 0.*not finite; lower"):
-        relabelled(features, np.arange(16), labels)
+        relabelled(clip_vectors(np.arange(16), fused=x), number=number)
 
 
-def test_relabel_names_the_head_that_is_not_finite():
-    group = np.arange(16) % CLUSTERS
-    features = logits_of(group, group)
-    features[3, CLUSTERS] = np.nan
+def test_the_head_that_is_not_finite_is_named():
+    x = sure_of(GROUP, GROUP)
+    x[3, CLUSTERS] = np.nan
+    params = {"clusters": Linear(np.eye(WIDTH, dtype=np.float32), np.zeros(WIDTH))}
+    params["clusters"].kernel[CLUSTERS, :CLUSTERS] = 0
+    clips = clip_vectors(np.arange(16), fused=np.nan_to_num(x, nan=0.0))
+    params["clusters"].bias[CLUSTERS] = np.nan
     with pytest.raises(VisxpError, match="head 1"):
-        relabelled(features, np.arange(16), np.zeros((16, HEADS), np.int32))
+        relabelled(clips, params=params)
+
+
+def test_clusters_of_any_clips_are_by_the_score_of_the_labels():
+    video, audio = modal_logits()
+    a, b = (
+        log_softmax(x.reshape(16, HEADS, CLUSTERS), axis=-1) for x in (video, audio)
+    )
+    vectors = {"video": video, "audio": audio}
+    for source, expected in {
+        "pooled": (a + b) / 2,
+        "video": a,
+        "swapped": np.concatenate([a, b], axis=1),
+    }.items():
+        clusters = small_method(labels_from=source).clusters
+        found = clusters.log_probs(MODAL, vectors)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        by_sight, by_sound = clusters.by_modality(MODAL, vectors)
+        np.testing.assert_allclose(by_sight, a, atol=1e-5)
+        np.testing.assert_allclose(by_sound, b, atol=1e-5)
+
+
+def test_balanced_sampling_is_offered_if_asked_for():
+    assert small_method().relabel.sampling is None
+    sampling = small_method(balanced_sampling=True).relabel.sampling
+    labels = np.zeros((8, 1, HEADS), np.int32)
+    labels[6:] = 1
+    weights = np.asarray(sampling({"labels": jnp.asarray(labels)}))
+    np.testing.assert_allclose(weights, [4 / 6] * 6 + [2] * 2)

@@ -11,6 +11,7 @@ import pytest
 from configs import l3net
 from visxp_jax.audio.spectrogram import PRESETS
 from visxp_jax.config import ModelConfig, from_dict
+from visxp_jax.models.audiovisual import Head
 from visxp_jax.models.bind import bind, build_network
 
 PAPER = dataclasses.replace(from_dict(l3net.get_config()).model, dtype="float32")
@@ -23,7 +24,7 @@ def small(**changes) -> ModelConfig:
 
 
 def test_l3net_has_the_papers_number_of_weights():
-    network = build_network(PAPER, {"avc": 2})
+    network = build_network(PAPER, {"avc": Head(2)})
     model = bind(network, frame_shape=FRAME, log_mel_shape=SOUND)
     params, _ = jax.eval_shape(model.init, jax.random.key(0))
     count = {k: sum(x.size for x in jax.tree.leaves(v)) for k, v in params.items()}
@@ -39,7 +40,9 @@ def test_l3net_last_pool_takes_in_the_whole_map_at_the_papers_sizes():
     params = state = None
     vectors = []
     for pool in ("published", "all"):
-        network = build_network(small(pool=pool, double_convolution=False), {"avc": 2})
+        network = build_network(
+            small(pool=pool, double_convolution=False), {"avc": Head(2)}
+        )
         model = bind(network, frame_shape=FRAME, log_mel_shape=SOUND)
         if params is None:
             params, state = jax.jit(model.init)(jax.random.key(0))
@@ -51,7 +54,7 @@ def test_l3net_last_pool_takes_in_the_whole_map_at_the_papers_sizes():
 
 @pytest.mark.parametrize("shape", [(257, 199), (257, 197)])
 def test_l3net_last_pool_fits_the_spectrograms_of_its_descendants(shape):
-    network = build_network(PAPER, {"avc": 2})
+    network = build_network(PAPER, {"avc": Head(2)})
     model = bind(network, frame_shape=FRAME, log_mel_shape=shape)
     params, _ = jax.eval_shape(model.init, jax.random.key(0))
     assert params["lin1"]["kernel"].shape == (2 * 512, 128)
@@ -60,7 +63,7 @@ def test_l3net_last_pool_fits_the_spectrograms_of_its_descendants(shape):
 @pytest.mark.parametrize(("name", "rectified"), [("l3net", True), ("avnet", False)])
 def test_l3net_is_rectified_in_towers_and_fusion_and_avnet_is_not(name, rectified):
     config = small(network=name, pool="all", double_convolution=False)
-    network = build_network(config, {"avc": 2})
+    network = build_network(config, {"avc": Head(2)})
     frame = jax.random.randint(jax.random.key(1), (4, 16, 16, 3), 0, 256, jnp.uint8)
     sound = jax.random.normal(jax.random.key(2), (4, 16, 32))
 

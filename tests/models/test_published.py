@@ -11,6 +11,7 @@ import pytest
 
 from configs import avnet
 from visxp_jax.config import ModelConfig, from_dict
+from visxp_jax.models.audiovisual import Head
 from visxp_jax.models.bind import build_network
 
 GOLDEN = np.load(Path(__file__).parent.parent / "golden" / "golden_nets.npz")
@@ -62,7 +63,7 @@ def paper(double: bool) -> ModelConfig:
 
 
 def published(double: bool):
-    network = build_network(paper(double), {"lin2": 5})
+    network = build_network(paper(double), {"lin2": Head(5)})
     shapes = jax.eval_shape(
         network.init,
         jax.random.key(0),
@@ -146,7 +147,7 @@ def test_avnet_training_batchnorm_equals_published_network():
 )
 def test_avnet_has_the_published_number_of_weights(double, count):
     """The published count holds 2,052 weights of layers that its forward never uses."""
-    network = build_network(paper(double), {"avc": 2})
+    network = build_network(paper(double), {"avc": Head(2)})
     shapes = jax.eval_shape(
         network.init,
         jax.random.key(0),

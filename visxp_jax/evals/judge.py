@@ -3,11 +3,12 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from visxp_jax.evals import protocols
 from visxp_jax.methods.avc import correspondence
-from visxp_jax.methods.selflabel import cluster_logits
+from visxp_jax.methods.base import Clusters
 from visxp_jax.models.bind import Model
 from visxp_jax.types import Batch, Features
 
@@ -44,21 +45,15 @@ def avc_accuracy(model: Model, params: Any, features: Features) -> float | None:
     return float(judge(params, features.video[order], features.audio[order]))
 
 
-def cluster_labels(
-    model: Model, params: Any, fused: np.ndarray, heads: int, clusters: int
-) -> np.ndarray:
-    """Most likely cluster of each clip and head, int [n, r]; no transport involved."""
-    return cluster_probs(model, params, fused, heads, clusters).argmax(axis=-1)
+def cluster_probs(clusters: Clusters, params: Any, features: Features) -> np.ndarray:
+    """Probability of each cluster by each head, float32 [n, c, k]; no transport."""
+    probs = jax.jit(lambda p, x: jnp.exp(clusters.log_probs(p, x)))
+    return np.asarray(probs(params, vectors(features)))
 
 
-def cluster_probs(
-    model: Model, params: Any, fused: np.ndarray, heads: int, clusters: int
-) -> np.ndarray:
-    """Probability of each cluster, float32 [n, r, k]."""
-    probs = jax.jit(
-        lambda p, x: jax.nn.softmax(cluster_logits(model, p, x, heads, clusters), -1)
-    )
-    return np.asarray(probs(params, fused))
+def vectors(features: Features) -> dict[str, np.ndarray]:
+    """As `Clusters` wants them."""
+    return {name: getattr(features, name) for name in ("video", "audio", "fused")}
 
 
 def match_probability(
@@ -80,42 +75,38 @@ def match_probability(
 
 
 def modality_agreement(
-    model: Model, params: Any, features: Features, heads: int, clusters: int
-) -> Agreement:
+    clusters: Clusters, params: Any, features: Features
+) -> Agreement | None:
     """Whether picture alone and sound alone put a clip in the same cluster.
 
-    The other modality is replaced by its mean over the clips. By chance 1 / k where
-    clusters are of equal size, and 1 where there is but one.
+    By chance 1 / k where clusters are of equal size, and 1 where there is but one. None
+    if the method numbers their clusters differently.
     """
-    mean_video = np.broadcast_to(features.video.mean(0), features.video.shape)
-    mean_audio = np.broadcast_to(features.audio.mean(0), features.audio.shape)
-    fuse = jax.jit(model.fuse)
-    by_sight = fuse(params, features.video, mean_audio)
-    by_sound = fuse(params, mean_video, features.audio)
-    a = cluster_labels(model, params, by_sight, heads, clusters)
-    b = cluster_labels(model, params, by_sound, heads, clusters)
+    if clusters.by_modality is None:
+        return None
+    both = jax.jit(clusters.by_modality)(params, vectors(features))
+    a, b = (np.asarray(log_probs).argmax(axis=-1) for log_probs in both)
+    k = clusters.number
     rates = [
-        np.bincount(x, minlength=clusters) @ np.bincount(y, minlength=clusters)
+        np.bincount(x, minlength=k) @ np.bincount(y, minlength=k)
         for x, y in zip(a.T, b.T, strict=True)
     ]
     return Agreement(float(np.mean(a == b)), float(np.mean(rates)) / len(a) ** 2)
 
 
-def clustering(
-    model: Model, params: Any, features: Features, heads: int, clusters: int
-) -> Scores:
+def clustering(clusters: Clusters, params: Any, features: Features) -> Scores:
     """Health of the clusters, and their fit to labels where there are any.
 
     Scores are means over heads: picking the best head would use the labels.
     """
-    assigned = cluster_labels(model, params, features.fused, heads, clusters)
-    counts = [np.bincount(column, minlength=clusters) for column in assigned.T]
-    agreement = modality_agreement(model, params, features, heads, clusters)
+    assigned = cluster_probs(clusters, params, features).argmax(axis=-1)
+    counts = [np.bincount(column, minlength=clusters.number) for column in assigned.T]
+    agreement = modality_agreement(clusters, params, features)
     scores: Scores = {
         "clusters_in_use": float(np.mean([np.mean(c > 0) for c in counts])),
         "largest_share": float(np.mean([c.max() / c.sum() for c in counts])),
-        "modality_agreement": agreement.share,
-        "chance_modality_agreement": agreement.by_chance,
+        "modality_agreement": agreement.share if agreement else None,
+        "chance_modality_agreement": agreement.by_chance if agreement else None,
         "nmi": None,
         "ari": None,
         "cluster_accuracy": None,

@@ -4,27 +4,29 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from visxp_jax.config import TrainConfig
-from visxp_jax.methods import avc, selflabel
-from visxp_jax.methods.base import Aux, Method, Relabelled
+from visxp_jax.methods import avc, selflabel, xdc
+from visxp_jax.methods.base import Method
+from visxp_jax.models.audiovisual import Head
 from visxp_jax.models.bind import Model
 
 
 class Maker(NamedTuple):
     """How a method comes from its section of the configuration."""
 
-    heads: Callable[[Any], dict[str, int]]  # linear heads it needs: name -> outputs
+    heads: Callable[[Any], dict[str, Head]]  # linear heads it needs, by name
     make: Callable[[Any, Model, int], Method]  # (section, network, batch size)
 
 
 METHODS: dict[str, Maker] = {
     "avc": Maker(avc.heads, avc.make),
     "selflabel": Maker(selflabel.heads, selflabel.make),
+    "xdc": Maker(xdc.heads, xdc.make),
 }
 
 
-def all_heads(config: TrainConfig) -> dict[str, int]:
+def all_heads(config: TrainConfig) -> dict[str, Head]:
     """Heads of all stages: they exist from the start, so that no stage adds weights."""
-    heads: dict[str, int] = {}
+    heads: dict[str, Head] = {}
     for stage in config.stages:
         heads |= METHODS[stage].heads(config.stage(stage))
     return heads
@@ -36,4 +38,4 @@ def make_method(config: TrainConfig, stage: str, model: Model) -> Method:
     return METHODS[stage].make(section, model, config.data.batch_size)
 
 
-__all__ = ["METHODS", "Aux", "Method", "Relabelled", "all_heads", "make_method"]
+__all__ = ["METHODS", "Method", "all_heads", "make_method"]

@@ -9,14 +9,15 @@ import jax.numpy as jnp
 from visxp_jax.config import AvcConfig
 from visxp_jax.losses import avc_bce, decorrelation, shifted_pairs
 from visxp_jax.methods.base import Aux, Method
+from visxp_jax.models.audiovisual import Head
 from visxp_jax.models.bind import Model
 from visxp_jax.types import Batch
 
 
-def heads(config: AvcConfig) -> dict[str, int]:
+def heads(config: AvcConfig) -> dict[str, Head]:
     """One head of two outputs (mismatch, match), as in the published networks."""
     del config
-    return {"avc": 2}
+    return {"avc": Head(2)}
 
 
 def correspondence(

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from visxp_jax.types import Batch
+from visxp_jax.types import Batch, ClipVectors
 
 PyTree = Any
+Vectors = dict[str, jax.Array]  # 'video', 'audio' and 'fused' of n clips -> [n, d]
+# (key of the augmentation) -> one pass over the training clips; it may be repeated.
+Encode = Callable[[jax.Array], ClipVectors]
 
 
 class Aux(NamedTuple):
@@ -19,10 +21,45 @@ class Aux(NamedTuple):
 
 
 class Relabelled(NamedTuple):
-    """Result of a relabelling pass."""
+    """Result of making labels anew."""
 
     method_state: PyTree
     metrics: dict[str, float]
+    params: PyTree  # as they were, but for heads that were renumbered or drawn anew
+    fresh_heads: tuple[str, ...] = ()  # of which the optimiser must forget its moments
+
+
+class Relabel(NamedTuple):
+    """How and when a method makes labels.
+
+    Attributes:
+        steps: Steps of the stage before which it does; static.
+        vectors: What it looks at, of 'video', 'audio' and 'fused'.
+        make: (params, method_state, encode, key, number) -> `Relabelled`, `number`
+            counting from 0. Vectors and labels stay on the devices.
+        sampling: (method_state) -> float32 [clips], how often each should be seen in an
+            epoch; None for once each.
+    """
+
+    steps: tuple[int, ...]
+    vectors: tuple[str, ...]
+    make: Callable[[PyTree, PyTree, Encode, jax.Array, int], Relabelled]
+    sampling: Callable[[PyTree], jax.Array] | None = None
+
+
+class Clusters(NamedTuple):
+    """What a method says of the clusters of any clips, for judging and looking.
+
+    Attributes:
+        number: k.
+        log_probs: (params, vectors) -> [n, c, k], for each of c heads.
+        by_modality: (params, vectors) -> the same by the picture alone and by the sound
+            alone; None where these number their clusters differently.
+    """
+
+    number: int
+    log_probs: Callable[[PyTree, Vectors], jax.Array]
+    by_modality: Callable[[PyTree, Vectors], tuple[jax.Array, jax.Array]] | None
 
 
 class Method(NamedTuple):
@@ -33,16 +70,12 @@ class Method(NamedTuple):
         init_state: (padded number of clips, key) -> method_state; leaves have their
             leading axis over clips, so that they can be split over devices.
         loss: (params, model_state, method_state, batch, key) -> (scalar, `Aux`).
-        relabel_steps: Steps of the stage before which `relabel` runs; static.
-        relabel: (params, method_state, features, clip ids, key) -> `Relabelled`,
-            where `features` are the fused vectors of all training clips, [n, d], rows
-            split over the mesh's axis 'data'.
+        relabel: Of a method that learns from labels of its own making.
+        clusters: Of a method that has some.
     """
 
     chance: dict[str, float]
     init_state: Callable[[int, jax.Array], PyTree]
     loss: Callable[[PyTree, PyTree, PyTree, Batch, jax.Array], tuple[jax.Array, Aux]]
-    relabel_steps: tuple[int, ...] = ()
-    relabel: (
-        Callable[[PyTree, PyTree, jax.Array, np.ndarray, jax.Array], Relabelled] | None
-    ) = None
+    relabel: Relabel | None = None
+    clusters: Clusters | None = None

@@ -1,247 +1,399 @@
-"""Stage 2: self-labelling on the fused vectors, with equal-sized clusters."""
+"""Stage 2: self-labelling, with labels by equipartition.
 
-import math
+Source: Asano et al., Self-labelling via simultaneous clustering and representation
+learning (SeLa), 2020; Asano et al., Labelling unlabelled videos from scratch (SeLaVi),
+2020. VisXP fuses the modalities before its heads; SeLaVi has heads for each.
+"""
+
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.multihost_utils import process_allgather
+from scipy.optimize import linear_sum_assignment
 
 from visxp_jax.config import SelflabelConfig
 from visxp_jax.errors import VisxpError
 from visxp_jax.losses import (
     Equipartition,
-    assign,
-    decorrelation,
+    assign_in_blocks,
+    balanced_kmeans,
+    disagreement,
     equipartition,
-    pseudo_label_cross_entropy,
+    equipartition_in_blocks,
+    gaussian_cluster_mass,
+    unit_length,
 )
-from visxp_jax.methods import avc
-from visxp_jax.methods.base import Aux, Method, Relabelled
-from visxp_jax.models.bind import Model
-from visxp_jax.sharding import EVERYWHERE, ROWS
-from visxp_jax.types import Batch
+from visxp_jax.losses.blocks import sum_in_blocks
+from visxp_jax.memory import logits_fit
+from visxp_jax.methods.base import (
+    Clusters,
+    Encode,
+    Method,
+    Relabel,
+    Relabelled,
+    Vectors,
+)
+from visxp_jax.methods.pseudo_labels import (
+    Labels,
+    make_loss_method,
+    relabel_steps,
+    sampling_weights,
+)
+from visxp_jax.models.audiovisual import Head
+from visxp_jax.models.bind import Linear, Model
+from visxp_jax.sharding import EVERYWHERE, ROWS, mesh_of
+from visxp_jax.types import ClipVectors
+
+HIGHEST = jax.lax.Precision.HIGHEST
+BLOCK = 4096  # rows at a time, where logits of all do not fit
 
 
-def relabel_steps(steps: int, relabels: int, power: float) -> tuple[int, ...]:
-    """Steps before which labels are made anew: steps * (i / relabels)^power.
+class Plan(NamedTuple):
+    """Who has heads, and who teaches whom.
 
-    The first is always step 0: a stage begins by labelling.
+    Attributes:
+        heads: Name of the matrix of heads -> (vector it sits on, set that it learns).
+        sources: For each set of labels, the matrices whose mean score it follows.
     """
-    # 100 * 0.29 is 28.999...: without the little that is added, 28.
-    at = {int(steps * (i / relabels) ** power + 1e-6) for i in range(relabels)}
-    return tuple(sorted(at))
+
+    heads: dict[str, tuple[str, int]]
+    sources: tuple[tuple[str, ...], ...]
 
 
-def heads(config: SelflabelConfig) -> dict[str, int]:
-    """All clustering heads as one matrix, and the head of stage 1."""
-    return {"avc": 2, "clusters": config.heads * config.clusters}
+VIDEO, AUDIO = "clusters_video", "clusters_audio"
+_BOTH = {VIDEO: ("video", 0), AUDIO: ("audio", 0)}
+PLANS = {
+    "fused": Plan({"clusters": ("fused", 0)}, (("clusters",),)),
+    "pooled": Plan(_BOTH, ((VIDEO, AUDIO),)),
+    "video": Plan(_BOTH, ((VIDEO,),)),
+    "audio": Plan(_BOTH, ((AUDIO,),)),
+    "swapped": Plan({VIDEO: ("video", 1), AUDIO: ("audio", 0)}, ((VIDEO,), (AUDIO,))),
+}
 
 
-def cluster_logits(
-    model: Model, params: Any, fused: jax.Array, heads: int, clusters: int
-) -> jax.Array:
-    """Logits of all heads, [b, r, k], from fused vectors [b, d]."""
-    return model.head(params, "clusters", fused).reshape(-1, heads, clusters)
+def heads(config: SelflabelConfig) -> dict[str, Head]:
+    """All clustering heads of a vector as one matrix, and the head of stage 1."""
+    outputs = config.heads * config.clusters
+    plan = PLANS[config.labels_from]
+    matrices = {name: Head(outputs, on) for name, (on, _) in plan.heads.items()}
+    return {"avc": Head(2), **matrices}
 
 
-def balanced_kmeans(
-    key: jax.Array,
-    features: jax.Array,
-    row_mass: jax.Array,
-    *,
-    clusters: int,
-    rounds: int = 20,
-    sharpness: float = 25.0,
-) -> tuple[jax.Array, Equipartition]:
-    """First labels, from features that an earlier stage has learnt.
+def mean_log_probs(weights: dict[str, Linear], rows: Vectors) -> jax.Array:
+    """Score of one head, float32 [b, k]: the mean over matrices of log probabilities.
 
-    K-means with cosine similarity in which the assignment is an equipartition: clusters
-    are of equal mass in the soft plan, so that none dies, and nearly of equal size in
-    the labels, unless clips coincide. It begins at random clips.
+    That is the logarithm of SeLaVi's geometric mean of the modalities' probabilities.
 
     Args:
-        key: Chooses the first centres.
-        features: float32 [n, d].
-        row_mass: float32 [n], 0 for padded rows.
-        clusters: k.
-        rounds: Times that centres move.
-        sharpness: Of the assignment on cosines.
-
-    Returns:
-        (int32 [n] labels, the last `Equipartition`).
+        weights: Name of the matrix -> the columns of this head.
+        rows: By the same names, vectors [b, d] of any float type.
     """
-    mass = row_mass[:, None] / jnp.sum(row_mass)
-    centred = features - jnp.sum(mass * features, axis=0, keepdims=True)
-    x = centred / (jnp.linalg.norm(centred, axis=1, keepdims=True) + 1e-6)
-    chance = jax.random.gumbel(key, row_mass.shape)
-    _, first = jax.lax.top_k(jnp.where(row_mass > 0, chance, -jnp.inf), clusters)
-
-    def move(_: jax.Array, centres: jax.Array) -> jax.Array:
-        score = x @ centres.T
-        result = equipartition(
-            score, sharpness=sharpness, row_mass=row_mass, tol=1e-2, max_iters=50
+    each = [
+        jax.nn.log_softmax(
+            jnp.matmul(rows[name].astype(jnp.float32), w.kernel, precision=HIGHEST)
+            + w.bias[None]
         )
-        share = jax.nn.softmax(sharpness * score + result.log_scale[None], axis=1)
-        total = (share * mass).T @ x
-        return total / (jnp.linalg.norm(total, axis=1, keepdims=True) + 1e-6)
+        for name, w in weights.items()
+    ]
+    return sum(each[1:], each[0]) / len(each)
 
-    centres = jax.lax.fori_loop(0, rounds, move, x[first])
-    score = x @ centres.T
-    result = equipartition(score, sharpness=sharpness, row_mass=row_mass)
-    return assign(score, result.log_scale, sharpness=sharpness), result
+
+def make(config: SelflabelConfig, model: Model, batch_size: int) -> Method:
+    """The method with its settings; its terms: see `make_loss_method`."""
+    plan = PLANS[config.labels_from]
+    method = make_loss_method(
+        config,
+        model,
+        batch_size,
+        heads=plan.heads,
+        num_heads=config.heads,
+        num_sets=len(plan.sources),
+    )
+    relabel = Relabel(
+        steps=relabel_steps(config.steps, config.relabels, config.relabel_power),
+        vectors=tuple(sorted({on for on, _ in plan.heads.values()})),
+        make=make_relabel(config, model),
+    )
+    if config.balanced_sampling:
+        relabel = relabel._replace(
+            sampling=lambda state: sampling_weights(
+                state["labels"], clusters=config.clusters
+            )
+        )
+    return method._replace(relabel=relabel, clusters=make_clusters(config, model))
+
+
+def make_clusters(config: SelflabelConfig, model: Model) -> Clusters:
+    """Clusters of any clips by the score that labels follow, without transport."""
+    plan = PLANS[config.labels_from]
+
+    def of_matrix(params: Any, vectors: Vectors, name: str) -> jax.Array:
+        logits = model.head(params, name, vectors[plan.heads[name][0]])
+        logits = logits.reshape(-1, config.heads, config.clusters)
+        return jax.nn.log_softmax(logits.astype(jnp.float32))
+
+    def log_probs(params: Any, vectors: Vectors) -> jax.Array:
+        sets = [
+            sum(of_matrix(params, vectors, name) for name in source) / len(source)
+            for source in plan.sources
+        ]
+        return jnp.concatenate(sets, axis=1)
+
+    def by_modality(params: Any, vectors: Vectors) -> tuple[jax.Array, jax.Array]:
+        if config.labels_from != "fused":
+            video = of_matrix(params, vectors, VIDEO)
+            return video, of_matrix(params, vectors, AUDIO)
+        # The other modality is replaced by its mean over the clips.
+        video, audio = vectors["video"], vectors["audio"]
+        sight = model.fuse(params, video, _mean_of(audio))
+        sound = model.fuse(params, _mean_of(video), audio)
+        return log_probs(params, {"fused": sight}), log_probs(params, {"fused": sound})
+
+    return Clusters(config.clusters, log_probs, by_modality)
+
+
+def _mean_of(vectors: jax.Array) -> jax.Array:
+    mean = jnp.mean(vectors, axis=0, keepdims=True)
+    return jnp.broadcast_to(mean, vectors.shape)
 
 
 def make_relabel(
     config: SelflabelConfig, model: Model
-) -> Callable[[Any, Any, jax.Array, np.ndarray, jax.Array], Relabelled]:
-    """The pass that makes labels, see `Method.relabel`.
+) -> Callable[[Any, Any, Encode, jax.Array, int], Relabelled]:
+    """The function that makes labels, see `Relabel.make`."""
+    plan = PLANS[config.labels_from]
+    solver = Solver(config)
 
-    The first labels come from the features; later ones from each head for itself.
-    """
-    num_heads, clusters = config.heads, config.clusters
+    def weights_of(params: Any, names: tuple[str, ...], head: int) -> dict[str, Linear]:
+        def one(name: str) -> Linear:
+            kernel, bias = model.weights(params, name)
+            shape = (config.heads, config.clusters)
+            kernel = kernel.reshape(-1, *shape)[:, head]
+            return Linear(kernel, bias.reshape(shape)[head])
 
-    @partial(jax.jit, static_argnames="mesh")
-    def by_head(
-        params: Any,
-        features: jax.Array,
-        row_mass: jax.Array,
-        head: jax.Array,
-        mesh: jax.sharding.Mesh,
-    ) -> tuple[jax.Array, Equipartition]:
-        logits = cluster_logits(model, params, features, num_heads, clusters)
-        log_probs = jax.nn.log_softmax(logits[:, head], axis=-1)
-        balance = jax.shard_map(
-            lambda log_probs, row_mass: equipartition(
-                log_probs,
-                sharpness=config.sharpness,
-                row_mass=row_mass,
-                axis_name="data",
-            ),
-            mesh=mesh,
-            in_specs=ROWS,
-            out_specs=EVERYWHERE,
-        )
-        result = balance(log_probs, row_mass)
-        return assign(log_probs, result.log_scale, sharpness=config.sharpness), result
+        return {name: one(name) for name in names}
 
-    @jax.jit
-    def by_centres(
-        key: jax.Array, features: jax.Array, row_mass: jax.Array
-    ) -> tuple[jax.Array, Equipartition]:
-        return balanced_kmeans(key, features, row_mass, clusters=clusters)
+    def rows_of(clips: ClipVectors, names: tuple[str, ...]) -> Vectors:
+        return {name: clips.vectors[plan.heads[name][0]] for name in names}
+
+    def aligned(params: Any, clips: ClipVectors) -> Any:
+        """With the columns of the audio heads in the order of the video heads'."""
+        kernel, bias = model.weights(params, AUDIO)
+        order = np.arange(bias.shape[0]).reshape(config.heads, config.clusters)
+        names = (VIDEO, AUDIO)
+        for head in range(config.heads):
+            weights = weights_of(params, names, head)
+            cost = solver.disagreement(weights, rows_of(clips, names), clips.clip_id)
+            _, match = linear_sum_assignment(np.asarray(cost))
+            order[head] = order[head][match]
+        at = order.ravel()
+        return model.with_weights(params, AUDIO, Linear(kernel[:, at], bias[at]))
+
+    def first_labels(
+        clips: ClipVectors, key: jax.Array
+    ) -> tuple[jax.Array, Equipartition | None]:
+        if config.first_labels == "random":
+            return random_labels(key, clips.clip_id, clusters=config.clusters), None
+        names = tuple(dict.fromkeys(sum(plan.sources, ())))
+        return solver.group(key, rows_of(clips, names), clips.clip_id)
+
+    def groups(number: int) -> list[np.ndarray]:
+        split = np.array_split(np.arange(config.heads), config.head_groups)
+        in_turn = config.passes == "in_turn" and number > 0
+        return [split[number % len(split)]] if in_turn else split
 
     def relabel(
-        params: Any,
-        method_state: Any,
-        features: jax.Array,
-        clip_id: np.ndarray,
-        key: jax.Array,
+        params: Any, method_state: Any, encode: Encode, key: jax.Array, number: int
     ) -> Relabelled:
-        placed = features.sharding
-        assert isinstance(placed, jax.sharding.NamedSharding)  # noqa: S101  (see Method)
-        row_mass = (clip_id >= 0).astype(np.float32)
-        real = clip_id >= 0
-        new = np.array(method_state["labels"])
-        first = bool((new[clip_id[real]] < 0).all())  # heads know nothing yet
-        errors, sweeps, changed, used, largest = [], [], [], [], []
-        for head in range(num_heads):
-            if first:
-                at = jax.random.fold_in(key, head)
-                labels, result = by_centres(at, features, row_mass)
-            else:
-                labels, result = by_head(
-                    params, features, row_mass, jnp.int32(head), placed.mesh
-                )
-            if not np.isfinite(float(result.column_error)):
-                raise VisxpError(
-                    f"labels of head {head} cannot be made: its logits are not finite; "
-                    "lower selflabel.optim.learning_rate."
-                )
-            labels = process_allgather(labels, tiled=True)[real]
-            changed.append(np.mean(new[clip_id[real], head] != labels))
-            new[clip_id[real], head] = labels
-            counts = np.bincount(labels, minlength=clusters)
-            used.append(np.mean(counts > 0))
-            largest.append(counts.max() / counts.sum())
-            errors.append(float(result.column_error))
-            sweeps.append(float(result.iterations))
-        metrics = {
-            "relabel/column_error": float(np.max(errors)),
-            "relabel/sweeps": float(np.max(sweeps)),
-            "relabel/label_change": float(np.mean(changed)),
-            "relabel/clusters_in_use": float(np.mean(used)),
-            "relabel/largest_share": float(np.mean(largest)),
-        }
-        return Relabelled({"labels": new}, metrics)
+        store = Labels(method_state, config.clusters)
+        clips: ClipVectors | None = None
+        for group in groups(number):
+            if clips is None or config.passes == "each":
+                clips = None  # one pass's vectors at a time
+                clips = encode(jax.random.fold_in(key, int(group[0])))
+            if config.align and number == 0 and group[0] == 0:
+                params = aligned(params, clips)
+            for head in group.tolist():
+                of_head = jax.random.fold_in(key, config.heads + head)
+                begin = number == 0 and config.first_labels != "heads"
+                found = first_labels(clips, of_head) if begin else None
+                # Drawn once for a head; which cluster has which size may change.
+                draw = jax.random.key(head)
+                for of_set, names in enumerate(plan.sources):
+                    labels, result = found or solver.label(
+                        weights_of(params, names, head),
+                        rows_of(clips, names),
+                        clips.clip_id,
+                        draw,
+                    )
+                    numbers: dict[str, Any] = {}
+                    if result is not None:
+                        check_finite(result, head)
+                        numbers = {
+                            "column_error": result.column_error,
+                            "sweeps": result.iterations,
+                        }
+                    store.put((of_set, head), clips.clip_id, labels, **numbers)
+        return Relabelled(store.state, store.metrics, params)
 
     return relabel
 
 
-def make(config: SelflabelConfig, model: Model, batch_size: int) -> Method:
-    """The method with its settings.
+def check_finite(result: Equipartition, head: int) -> None:
+    """Refuse labels of logits that are not finite.
 
-    Terms, as logged, in the words of the VisXP documents: clustering = cross-entropy
-    of each head to its pseudo-label (Asano et al. 2020, eq. 1); representation =
-    correspondence loss of stage 1, kept so that the two towers go on agreeing;
-    regularisation = decorrelation of the fused vectors. Equal cluster sizes are a
-    constraint of the labels and no term of the loss.
+    Raises:
+        VisxpError: names the head.
     """
-    num_heads, clusters = config.heads, config.clusters
-    independent = 1 / (batch_size - 1)  # of dimensions that have nothing in common
+    if not np.isfinite(float(result.column_error)):
+        raise VisxpError(
+            f"labels of head {head} cannot be made: its logits are not finite; "
+            "lower selflabel.optim.learning_rate."
+        )
 
-    def init_state(num_clips: int, key: jax.Array) -> dict[str, jax.Array]:
-        del key
-        return {"labels": jnp.full((num_clips, num_heads), -1, jnp.int32)}
 
-    def loss(
-        params: Any, model_state: Any, method_state: Any, batch: Batch, key: jax.Array
-    ) -> tuple[jax.Array, Aux]:
-        del key
-        (video, audio), model_state = model.embed(
-            params, model_state, batch.frame, batch.log_mel, train=True
-        )
-        fused = model.fuse(params, video, audio)
-        logits = cluster_logits(model, params, fused, num_heads, clusters)
-        labels = method_state["labels"][batch.clip_id]
-        per_clip = pseudo_label_cross_entropy(logits, labels)
-        rows = jnp.maximum(jnp.sum(batch.weight), 1.0)
-        clustering = jnp.sum(batch.weight * per_clip) / rows
-        representation, accuracy = avc.correspondence(
-            model, params, video, audio, batch, shifts=config.shifts
-        )
-        regularisation = decorrelation(fused, batch.weight)
-        total = (
-            config.clustering * clustering
-            + config.representation * representation
-            + config.regularisation * regularisation
-        )
-        metrics = {
-            "loss/clustering": clustering,
-            "loss/representation": representation,
-            "loss/regularisation": regularisation,
-            "avc_accuracy": accuracy,
+@partial(jax.jit, static_argnames="clusters")
+def random_labels(key: jax.Array, clip_id: jax.Array, *, clusters: int) -> jax.Array:
+    """Labels at random whose sizes differ by one clip at most, as SeLa begins.
+
+    Args:
+        key: Of the draw.
+        clip_id: int32 [n]; where it is negative, so is no clip.
+        clusters: k.
+
+    Returns:
+        int32 [n]; they depend on the clips, not on the order of rows.
+    """
+    chance = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i)))(clip_id)
+    order = jnp.argsort(jnp.where(clip_id >= 0, chance, jnp.inf))
+    rank = jnp.zeros_like(order).at[order].set(jnp.arange(len(order)))
+    return (rank % clusters).astype(jnp.int32)
+
+
+class Solver:
+    """Compiled work on rows that are split over devices; only [k] and [k, k] cross."""
+
+    def __init__(self, config: SelflabelConfig) -> None:
+        """Compile on first use."""
+        self._config = config
+        self.label = self._over_rows(self._label, (ROWS, EVERYWHERE))
+        self.group = self._over_rows(self._group, (ROWS, EVERYWHERE))
+        self.disagreement = self._over_rows(_disagreement, EVERYWHERE)
+
+    def _over_rows(self, function: Callable, out_specs: Any) -> Callable:
+        @partial(jax.jit, static_argnames=("mesh", "fits"))
+        def run(first: Any, rows: Any, clip_id: Any, rest: Any, mesh: Any, fits: bool):
+            split = jax.shard_map(
+                partial(function, fits),
+                mesh=mesh,
+                in_specs=(EVERYWHERE, ROWS, ROWS, EVERYWHERE),
+                out_specs=out_specs,
+            )
+            return split(first, rows, (clip_id >= 0).astype(jnp.float32), rest)
+
+        def call(first: Any, rows: Vectors, clip_id: jax.Array, *rest: Any) -> Any:
+            mesh = mesh_of(clip_id)
+            fits = logits_fit(clip_id.shape[0], self._config.clusters, mesh)
+            return run(first, rows, clip_id, rest, mesh, fits)
+
+        return call
+
+    def _label(
+        self,
+        fits: bool,
+        weights: dict[str, Linear],
+        rows: Vectors,
+        row_mass: jax.Array,
+        rest: tuple[jax.Array],
+    ) -> tuple[jax.Array, Equipartition]:
+        """Labels of one head by its logits."""
+        config = self._config
+        score = partial(mean_log_probs, weights)
+        cluster_mass = None
+        if config.sizes != "equal":
+            claims = _claims(score, rows, row_mass)
+        if config.sizes == "gaussian":
+            cluster_mass = gaussian_cluster_mass(rest[0], claims)
+        how: dict[str, Any] = {
+            "sharpness": config.sharpness,
+            "cluster_mass": cluster_mass,
+            "row_mass": row_mass,
+            "axis_name": "data",
         }
-        return total, Aux(model_state, metrics)
+        if config.sizes == "free":
+            nothing = jnp.zeros(config.clusters)
+            error = jnp.max(jnp.abs(claims * config.clusters - 1))
+            result = Equipartition(nothing, error, jnp.int32(0), jnp.array(True))
+        elif fits:
+            result = equipartition(score(rows), **how)
+        else:
+            result = equipartition_in_blocks(
+                rows, score, clusters=config.clusters, block=BLOCK, **how
+            )
 
-    return Method(
-        chance={
-            "loss/total": config.clustering * math.log(clusters)
-            + config.representation * math.log(2)
-            + config.regularisation * independent,
-            "loss/clustering": math.log(clusters),
-            "loss/representation": math.log(2),
-            "loss/regularisation": independent,
-            "avc_accuracy": 0.5,
-            "relabel/largest_share": 1 / clusters,
-        },
-        init_state=init_state,
-        loss=loss,
-        relabel_steps=relabel_steps(
-            config.steps, config.relabels, config.relabel_power
-        ),
-        relabel=make_relabel(config, model),
+        labels = assign_in_blocks(
+            rows, score, result.log_scale, sharpness=config.sharpness, block=BLOCK
+        )
+        return labels, result
+
+    def _group(
+        self,
+        fits: bool,
+        key: jax.Array,
+        rows: Vectors,
+        row_mass: jax.Array,
+        rest: tuple[()],
+    ) -> tuple[jax.Array, Equipartition]:
+        """Labels by balanced k-means on the vectors, those of modalities side by side.
+
+        Each is centred and scaled to length 1 first, so that both count.
+        """
+        del fits, rest
+        parts = [unit_length(x, row_mass, axis_name="data") for x in rows.values()]
+        return balanced_kmeans(
+            key,
+            jnp.concatenate(parts, axis=1),
+            clusters=self._config.clusters,
+            row_mass=row_mass,
+            axis_name="data",
+        )
+
+
+def _claims(
+    score: Callable[[Vectors], jax.Array], rows: Vectors, row_mass: jax.Array
+) -> jax.Array:
+    """Mean probability of each cluster, [k]."""
+
+    def of_block(rows: Vectors, row_mass: jax.Array) -> tuple[jax.Array, jax.Array]:
+        probs = jax.nn.softmax(score(rows), axis=1)
+        real = row_mass[:, None] > 0
+        return jnp.sum(jnp.where(real, probs, 0.0), axis=0), jnp.sum(row_mass)
+
+    total, count = sum_in_blocks(
+        of_block, rows, row_mass, block=BLOCK, axis_name="data"
     )
+    return total / count
+
+
+def _disagreement(
+    fits: bool,
+    weights: dict[str, Linear],
+    rows: Vectors,
+    row_mass: jax.Array,
+    rest: tuple[()],
+) -> jax.Array:
+    """`disagreement` of the heads of two modalities, [k, k]."""
+    del fits, rest
+
+    def of_block(rows: Vectors, row_mass: jax.Array) -> jax.Array:
+        video, audio = (
+            jnp.exp(mean_log_probs({name: weights[name]}, rows))
+            for name in (VIDEO, AUDIO)
+        )
+        return disagreement(video, audio, row_mass)
+
+    # [b, k, k] numbers, should the compiler not add them up at once.
+    return sum_in_blocks(of_block, rows, row_mass, block=64, axis_name="data")

@@ -1,6 +1,7 @@
 """The two towers, their fusion, and the heads; the linen side of `bind`."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,6 +14,13 @@ FRAME_MEAN = (0.3961, 0.3502, 0.3224)
 FRAME_STD = (0.2298, 0.2237, 0.2197)
 
 
+class Head(NamedTuple):
+    """A linear layer for a loss."""
+
+    outputs: int
+    on: str = "fused"  # or 'video' or 'audio': the vector that it takes
+
+
 class AudioVisualNet(nn.Module):
     """Video tower, audio tower, one fusion layer, and a linear layer per head.
 
@@ -21,18 +29,20 @@ class AudioVisualNet(nn.Module):
         audio_model: [b, m, f, 1] -> [b, d].
         fusion_dim: Width of the layer on the concatenated vectors (video first).
         activation: After the fusion layer.
-        heads: Name -> number of outputs, all on the fused vector.
+        heads: By name.
     """
 
     video_model: nn.Module
     audio_model: nn.Module
     fusion_dim: int
     activation: str
-    heads: Mapping[str, int]
+    heads: Mapping[str, Head]
 
     def setup(self) -> None:  # noqa: D102
         self.lin1 = nn.Dense(self.fusion_dim)
-        self.head_layers = {name: nn.Dense(size) for name, size in self.heads.items()}
+        self.head_layers = {
+            name: nn.Dense(head.outputs) for name, head in self.heads.items()
+        }
 
     def embed(
         self, frame: jax.Array, log_mel: jax.Array, *, train: bool
@@ -58,11 +68,14 @@ class AudioVisualNet(nn.Module):
         both = jnp.concatenate([video, audio], axis=-1)
         return ACTIVATIONS[self.activation](self.lin1(both))
 
-    def head(self, name: str, fused: jax.Array) -> jax.Array:
-        """[b, fusion_dim] -> [b, outputs of that head], float32."""
-        return self.head_layers[name](fused)
+    def head(self, name: str, vector: jax.Array) -> jax.Array:
+        """[b, d] of the vector that the head is on -> [b, its outputs], float32."""
+        return self.head_layers[name](vector)
 
     def __call__(self, frame: jax.Array, log_mel: jax.Array) -> dict[str, jax.Array]:
         """All heads on one batch; `init` goes through here so that all exist."""
-        fused = self.fuse(*self.embed(frame, log_mel, train=False))
-        return {name: self.head(name, fused) for name in self.heads}
+        video, audio = self.embed(frame, log_mel, train=False)
+        vectors = {"video": video, "audio": audio, "fused": self.fuse(video, audio)}
+        return {
+            name: self.head(name, vectors[head.on]) for name, head in self.heads.items()
+        }

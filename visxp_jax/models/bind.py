@@ -1,17 +1,24 @@
 """The border between linen modules and pure functions; nothing above knows linen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from visxp_jax.config import ModelConfig
-from visxp_jax.models.audiovisual import AudioVisualNet
+from visxp_jax.models.audiovisual import AudioVisualNet, Head
 from visxp_jax.models.recurrent import RecurrentTower
 from visxp_jax.models.tower import ConvTower
 
 PyTree = Any
+
+
+class Linear(NamedTuple):
+    """Weights of a head: x @ kernel + bias."""
+
+    kernel: jax.Array  # [d, outputs]
+    bias: jax.Array  # [outputs]
 
 
 class Model(NamedTuple):
@@ -24,6 +31,9 @@ class Model(NamedTuple):
     embed: Callable[..., tuple[tuple[jax.Array, jax.Array], PyTree]]
     fuse: Callable[[PyTree, jax.Array, jax.Array], jax.Array]
     head: Callable[[PyTree, str, jax.Array], jax.Array]
+    weights: Callable[[PyTree, str], Linear]
+    with_weights: Callable[[PyTree, str, Linear], PyTree]
+    is_head: Callable[[PyTree, Collection[str]], PyTree]
 
 
 # Window of the last max-pool in the published networks, for (frames, sounds).
@@ -31,7 +41,7 @@ PUBLISHED_POOL = ((14, 14), (16, 6))
 PAPER_POOL = ((14, 14), (16, 12))
 
 
-def build_network(config: ModelConfig, heads: dict[str, int]) -> AudioVisualNet:
+def build_network(config: ModelConfig, heads: dict[str, Head]) -> AudioVisualNet:
     """The linen network that a configuration describes."""
     activation = "gelu" if config.network == "avnet" else "relu"
     published = PUBLISHED_POOL if config.network == "avnet" else PAPER_POOL
@@ -74,7 +84,10 @@ def bind(
         `init(key) -> (params, model_state)`,
         `embed(params, model_state, frame, log_mel, train=...) -> ((video, audio),
         model_state)`, `fuse(params, video, audio) -> [b, d]`,
-        `head(params, name, fused) -> [b, outputs]`.
+        `head(params, name, vector) -> [b, outputs]`,
+        `weights(params, name) -> Linear` of a head, and
+        `with_weights(params, name, Linear) -> params` with those in their place, and
+        `is_head(params, names) -> tree of bool`, True for the weights of these heads.
     """
 
     def init(key: jax.Array) -> tuple[PyTree, PyTree]:
@@ -113,8 +126,21 @@ def bind(
         fused: Any = network.apply({"params": params}, video, audio, method="fuse")
         return fused
 
-    def head(params: PyTree, name: str, fused: jax.Array) -> jax.Array:
-        logits: Any = network.apply({"params": params}, name, fused, method="head")
+    def head(params: PyTree, name: str, vector: jax.Array) -> jax.Array:
+        logits: Any = network.apply({"params": params}, name, vector, method="head")
         return logits
 
-    return Model(init, embed, fuse, head)
+    def weights(params: PyTree, name: str) -> Linear:
+        return Linear(**params[f"head_layers_{name}"])
+
+    def with_weights(params: PyTree, name: str, linear: Linear) -> PyTree:
+        return {**params, f"head_layers_{name}": linear._asdict()}
+
+    def is_head(params: PyTree, names: Collection[str]) -> PyTree:
+        parts = {f"head_layers_{name}" for name in names}
+        return {
+            part: jax.tree.map(lambda _, known=part in parts: known, tree)
+            for part, tree in params.items()
+        }
+
+    return Model(init, embed, fuse, head, weights, with_weights, is_head)

@@ -9,6 +9,8 @@ from sklearn.preprocessing import normalize
 
 from visxp_jax.atomic import write_whole
 from visxp_jax.evals import judge
+from visxp_jax.figures import trains_correspondence
+from visxp_jax.methods import make_method
 from visxp_jax.report.clips import CLIPS_PER_CLUSTER, TestClips
 from visxp_jax.report.content import (
     Curve,
@@ -74,6 +76,8 @@ MEANINGS: dict[str, tuple[str, dict[str, str]]] = {
 HEALTH = {
     "relabel/column_error": "near 0: clusters have their wanted sizes",
     "relabel/sweeps": "under 500: the assignment converged",
+    "relabel/inertia": "under 1, the spread of all vectors",
+    "relabel/iterations": "under 50: k-means converged",
     "relabel/label_change": "falls during training",
     "relabel/clusters_in_use": "1: all",
     "relabel/largest_share": "near 1 / clusters",
@@ -93,7 +97,8 @@ def write_report(
 ) -> None:
     """Write the page; features are those of the test clips."""
     media = TestClips(session)
-    clusters, assigned = pick_clusters(session, params, features)
+    probs = first_head(session, params, features)
+    clusters, assigned = pick_clusters(probs, features)
     queries = pick_queries(session, params, features)
     media.load(
         {int(i) for all_ in clusters.values() for i in all_[:CLIPS_PER_CLUSTER]}
@@ -133,18 +138,24 @@ def write_report(
     write_whole(path, render(report))
 
 
-def pick_clusters(
+def first_head(
     session: Session, params: PyTree, features: Features
+) -> np.ndarray | None:
+    """Probability of each cluster by the first head, [n, k]; None without clusters."""
+    method = make_method(session.config, session.config.stages[-1], session.model)
+    if method.clusters is None:
+        return None
+    return judge.cluster_probs(method.clusters, params, features)[:, 0]
+
+
+def pick_clusters(
+    probs: np.ndarray | None, features: Features
 ) -> tuple[dict[int, np.ndarray], np.ndarray]:
-    """Test clips of each cluster of the first head, the surest first; and all sizes."""
-    config = session.config.selflabel
-    if config is None or session.config.stages[-1] != "selflabel":
+    """Test clips of each cluster, the surest first; and the sizes of all clusters."""
+    if probs is None:
         return {}, np.zeros(0, np.int64)
-    probs = judge.cluster_probs(
-        session.model, params, features.fused, config.heads, config.clusters
-    )[:, 0]
     label = probs.argmax(axis=1)
-    sizes = np.bincount(label, minlength=config.clusters)
+    sizes = np.bincount(label, minlength=probs.shape[1])
     largest = np.argsort(-sizes, kind="stable")[:MAX_CLUSTERS]
     clusters = {}
     for k in sorted(int(k) for k in largest if sizes[k]):
@@ -160,7 +171,7 @@ def pick_queries(
     """For a few clips of different videos: nearest clips of other videos.
 
     Within a modality by cosine; across modalities by the probability that the pair
-    belongs together, which is what the network was trained to say.
+    belongs together, if that is what the network was trained to say.
     """
     _, first = np.unique(features.video_id, return_index=True)
     spread = np.linspace(0, len(first) - 1, min(QUERIES, len(first))).astype(int)
@@ -171,13 +182,14 @@ def pick_queries(
         scores = {
             "picture -> pictures": video @ video[row],
             "sound -> sounds": audio @ audio[row],
-            "picture -> sounds": judge.match_probability(
-                session.model, params, features.video[row], features.audio
-            ),
-            "sound -> pictures": judge.match_probability(
-                session.model, params, features.video, features.audio[row]
-            ),
         }
+        if trains_correspondence(session.config):
+            scores["picture -> sounds"] = judge.match_probability(
+                session.model, params, features.video[row], features.audio
+            )
+            scores["sound -> pictures"] = judge.match_probability(
+                session.model, params, features.video, features.audio[row]
+            )
         found[int(features.clip_id[row])] = {
             name: _nearest(features, score, others) for name, score in scores.items()
         }

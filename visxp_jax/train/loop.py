@@ -37,10 +37,12 @@ class Stage(NamedTuple):
     last_step: int  # exclusive
     method: Method
     step: Step
-    relabel: Callable[[TrainState], tuple[TrainState, dict[str, float]]]
     evaluate: Callable[[TrainState], dict[str, float]]
     save: Callable[[int, TrainState, Unlogged], None]
     clip_names: Callable[[np.ndarray], list[str]]
+    relabel: Callable[[TrainState], tuple[TrainState, dict[str, float]]] | None = None
+    # Batches from the state's step on, where they depend on its labels.
+    resample: Callable[[TrainState], Iterator[Batch]] | None = None
 
 
 # Hosts tell each other of a signal every so many steps.
@@ -125,7 +127,8 @@ def train_stage(
         The state after the last step.
 
     Raises:
-        Preempted: after saving.
+        Preempted: after saving; a signal while labels are made leaves them as they
+            were.
         VisxpError: too many steps in a row were not finite.
     """
     step = int(state.step)
@@ -141,6 +144,8 @@ def train_stage(
             writer.write_texts(skipped, {"skipped_clips": names})
         return names
 
+    making = stage.method.relabel
+    relabel_steps = making.steps if making else ()
     pending = Pending(run.max_skipped, on_skip, unlogged)
     bar = progress_bar(
         total=stage.last_step - stage.first_step,
@@ -153,9 +158,16 @@ def train_stage(
             if stop.agreed(step):
                 stage.save(step, state, pending.unlogged())
                 raise Preempted(f"stopped and saved at step {step}")
-            if step - stage.first_step in stage.method.relabel_steps:
-                state, numbers = stage.relabel(state)
+            if stage.relabel and step - stage.first_step in relabel_steps:
+                try:
+                    state, numbers = stage.relabel(state)
+                except Preempted:  # labels are made again, from the same state
+                    stage.save(step, state, pending.unlogged())
+                    raise
                 _write(writers, step, numbers)
+                if stage.resample is not None:
+                    batches = stage.resample(state)
+                pending.restart_clock()
             batch = next(batches)
             state, metrics = stage.step(state, to_global(batch, mesh), key)
             pending.add(metrics, batch.clip_id)

@@ -1,0 +1,37 @@
+"""XDC (Alwassel et al. 2020): k-means labels of each modality teach the other.
+
+    python -m visxp_jax.main --config=configs/xdc.py --workdir=runs/xdc
+
+From the paper: the stage 'xdc' alone, from nothing; heads begin anew with every
+clustering. Ours are the network (that of `selflabel.py`) and the optimiser.
+
+Two CPU cores; results: not yet run.
+`--config=configs/xdc.py:debug` runs a few steps of a tiny network.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import selflabel
+
+# What self-labelling has and k-means has not.
+NOT_OURS = ("heads", "sharpness", "labels_from", "first_labels", "sizes", "align")
+NOT_OURS += ("passes", "head_groups")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The one-stage run; `arg` is '' or 'debug'."""
+    config = selflabel.get_config(arg).to_dict()
+    debug = arg == "debug"
+    section = config.pop("selflabel")
+    del config["avc"]
+    for key in NOT_OURS:
+        del section[key]
+    section |= {
+        "steps": 4 if debug else 700,
+        # New heads need time: most of it is after the last clustering.
+        "relabels": 2 if debug else 6,
+        "relabel_power": 2.0,
+        "balanced_sampling": True,
+        "representation": 0.0,
+    }
+    return ConfigDict(config | {"name": "xdc", "stages": ("xdc",), "xdc": section})

@@ -1,0 +1,92 @@
+"""What a device holds, and what is said and refused before labels are made."""
+
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from tests.small import small_config, small_model
+from visxp_jax import estimate, memory
+from visxp_jax.errors import VisxpError
+from visxp_jax.estimate import foresee, label_memory
+from visxp_jax.sharding import make_mesh
+
+
+def session(mesh, clips: int, **changes):
+    """As much of one as is looked at."""
+    config = small_config(**changes)
+    dataset = SimpleNamespace(num_usable=lambda s: clips, num_clips=lambda s: clips)
+    return SimpleNamespace(
+        config=config, mesh=mesh, dataset=dataset, model=small_model(config)
+    )
+
+
+def test_host_bytes_is_the_smallest_of_memory_and_limits(tmp_path, monkeypatch):
+    physical = memory.host_bytes()
+    assert physical > 2**28
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(memory, "CGROUPS", (tmp_path / "none", limit))
+    limit.write_text("max\n")
+    assert memory.host_bytes() >= physical
+    limit.write_text("1000\n")
+    assert memory.host_bytes() == 1000
+
+
+def test_devices_of_a_host_share_its_memory():
+    one = memory.device_bytes(make_mesh())
+    assert one == memory.host_bytes() // jax.local_device_count()
+
+
+def test_logits_fit_up_to_a_share_of_the_device_and_rows_are_split(monkeypatch):
+    monkeypatch.setattr(memory, "device_bytes", lambda mesh: 48_000)
+    one, eight = make_mesh(jax.devices()[:1]), make_mesh()
+    assert memory.logits_fit(100, 10, one)  # 3 x 4 x 1000 bytes
+    assert not memory.logits_fit(101, 10, one)
+    assert memory.logits_fit(800, 10, eight)
+
+
+def test_memory_of_labels_counts_each_part_and_goes_down_with_devices():
+    changes = {"selflabel.clusters": 309, "selflabel.heads": 10}
+    one = label_memory(
+        session(make_mesh(jax.devices()[:1]), 2**20, **changes), "selflabel"
+    )
+    eight = label_memory(session(make_mesh(), 2**20, **changes), "selflabel")
+    d = small_config().model.fusion_dim
+    assert one is not None
+    assert one.features == 2**20 * d * (4 + 8)
+    assert one.labels == 2 * 2**20 * 10 * 4
+    assert eight is not None
+    assert eight.features == one.features // 8
+    assert eight.labels == one.labels // 8
+    assert label_memory(session(make_mesh(), 2**20), "avc") is None
+    half = label_memory(
+        session(make_mesh(), 2**20, **{"selflabel.feature_dtype": "float16"}),
+        "selflabel",
+    )
+    assert half is not None
+    assert half.features == 2**20 * d * (2 + 8) // 8
+
+
+def test_labels_that_do_not_fit_are_refused_with_the_numbers(monkeypatch):
+    made = session(make_mesh(jax.devices()[:1]), 2_000_000)
+    monkeypatch.setattr(estimate, "device_bytes", lambda mesh: 10**8)
+    line = (
+        r"stage selflabel must fit into the 100 MB of a device, but 2,000,000 clips "
+        r"and 4 clusters take \S+ [MG]B of each device \(features 384 MB.*; use more"
+    )
+    with pytest.raises(VisxpError, match=line):
+        foresee(made, None, None)
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (25.34e9, "25.3 GB"),
+        (1e15, "1e+03 TB"),
+    ],
+)
+def test_sizes_for_people(num_bytes, text):
+    assert memory.size(num_bytes) == text

@@ -1,0 +1,213 @@
+"""Making labels in a run: interrupted, resumed, sampled; what the optimiser forgets."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.small import small_batch, small_config, small_model, small_stage
+from tests.test_main import losses
+from visxp_jax.methods import make_method
+from visxp_jax.relabel import Relabeller, forget
+from visxp_jax.sharding import make_mesh
+from visxp_jax.train.loop import Preempted
+from visxp_jax.train.optim import make_optimizer
+from visxp_jax.train.step import state_sharding
+
+ROOT = Path(__file__).parent.parent
+# Kills itself at the third batch of the second relabelling, if it is to.
+JOB = """
+    import os, sys
+    from pathlib import Path
+    from configs import CONFIG
+    from visxp_jax import relabel
+    from visxp_jax.config import from_dict
+    from visxp_jax.main import run
+    from visxp_jax.train.loop import Preempted
+    workdir, data, number = sys.argv[1:]
+    config = CONFIG.get_config("debug")
+    config.data.dir, config.data.reader = data, "array_record"
+    config.run.log_every = 1
+    config.STAGE.steps = 8
+    passes = 0
+    batches = relabel.Relabeller._batches
+
+    def watched(self):
+        global passes
+        passes += 1
+        for i, batch in enumerate(batches(self)):
+            if (passes, i) == (WHEN, 2) and int(number):
+                os.kill(os.getpid(), int(number))
+            yield batch
+
+    relabel.Relabeller._batches = watched
+    try:
+        run(from_dict(config), Path(workdir), tensorboard=False)
+    except Preempted as stopped:
+        print(stopped)
+    print("passes", passes)
+"""
+
+
+def job(name: str, workdir: Path, data: Path, number: int = 0, when: int = 2):
+    stage = "xdc" if name == "xdc" else "selflabel"
+    code = JOB.replace("CONFIG", name).replace("STAGE", stage)
+    code = code.replace("WHEN", str(when))
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), workdir, data, str(int(number))],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "XLA_FLAGS": os.environ["XLA_FLAGS"]},
+    )
+
+
+# SeLaVi's two groups of heads have a pass each: 4 is that of the second group.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "number", "when", "step"),
+    [("selavi", signal.SIGTERM, 4, 2), ("xdc", signal.SIGKILL, 2, 2)],
+)
+def test_run_killed_while_labels_are_made_goes_on_to_the_same_labels(
+    name, number, when, step, prepared, tmp_path
+):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    data = prepared["array_record"]
+    done = job(name, whole, data)
+    assert done.returncode == 0, done.stderr
+    killed = job(name, parts, data, number, when)
+    if number == signal.SIGTERM:
+        assert killed.returncode == 0, killed.stderr
+        assert "stopped while labels were made, and saved" in killed.stdout
+        assert "passes" in killed.stdout
+    else:
+        assert killed.returncode == -signal.SIGKILL
+    assert not (parts / "results.json").exists()
+    again = job(name, parts, data)
+    assert again.returncode == 0, again.stderr
+    if number == signal.SIGTERM:
+        assert f"going on from step {step} " in again.stdout
+    expected = losses(whole)
+    assert sum("relabel/label_change" in row for row in expected.values()) == 2
+    assert losses(parts) == expected
+    with np.load(whole / "model.npz") as a, np.load(parts / "model.npz") as b:
+        for key in a.files:
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+class Stop:
+    """Says so at one batch."""
+
+    def __init__(self, at: int | None = None) -> None:
+        self._at = at
+
+    def agreed(self, step: int) -> bool:
+        return step == self._at
+
+
+def relabeller(stop=None, weights=None, **changes):
+    """Of the stage 'selflabel' on two batches of made-up clips, and its state."""
+    config = small_config(**{f"selflabel.{k}": v for k, v in changes.items()})
+    mesh = make_mesh(jax.devices()[:1])
+    method, _, state = small_stage(config, "selflabel", mesh, clips=32)
+    batches = [
+        small_batch(seed=i)._replace(clip_id=np.arange(16, dtype=np.int32) + 16 * i)
+        for i in range(2)
+    ]
+
+    def train(**how):
+        asked.append(how)
+        return iter(batches)
+
+    asked: list[dict] = []
+    session = SimpleNamespace(
+        config=config,
+        mesh=mesh,
+        model=small_model(config),
+        dataset=SimpleNamespace(num_usable=lambda split: 32),
+        reader=SimpleNamespace(ordered=lambda *_, **__: iter(batches), train=train),
+        host_batch=16,
+        stop=stop or Stop(),
+    )
+    section = config.selflabel
+    optimizer = make_optimizer(section.optim, section.steps)
+    shardings = state_sharding(state, mesh)
+    made = Relabeller(session, "selflabel", method, optimizer, shardings, 0)
+    return made, state, asked
+
+
+def test_relabelling_gives_every_clip_a_label_in_every_head():
+    made, state, _ = relabeller()
+    new, metrics = made(state)
+    labels = np.asarray(new.method_state["labels"])
+    assert labels.shape == (32, 1, 2)
+    assert labels.min() >= 0
+    assert metrics["relabel/clusters_in_use"] == 1
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), new.params, state.params)
+    assert all(jax.tree.leaves(same))
+
+
+def test_relabelling_stops_at_a_signal_and_leaves_the_state():
+    made, state, _ = relabeller(Stop(1))
+    with pytest.raises(Preempted, match="while labels were made"):
+        made(state)
+    assert (np.asarray(state.method_state["labels"]) == -1).all()
+
+
+def test_batches_are_drawn_anew_by_the_labels_from_where_these_were_made():
+    made, state, asked = relabeller(balanced_sampling=True, steps=10, relabels=2)
+    assert made.samples
+    labels = np.zeros((32, 1, 2), np.int32)
+    labels[28:] = 1
+    state = state._replace(method_state={"labels": jnp.asarray(labels)})
+    for step, since in ((5, 0), (7, 2), (3, 3)):
+        made.resample(state._replace(step=jnp.int32(step)))
+        assert asked[-1]["start"] == since
+        weights = asked[-1]["weights"]
+        np.testing.assert_allclose(weights, [16 / 28] * 28 + [4] * 4, rtol=1e-5)
+    seeds = [how["seed"] for how in asked]
+    assert seeds[0] == seeds[1] != seeds[2]
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_optimiser_forgets_heads_that_begin_anew_and_nothing_else(name):
+    config = small_config(**{"selflabel.optim.name": name})
+    model = small_model(config)
+    params, _ = jax.jit(model.init)(jax.random.key(0))
+    optimizer = make_optimizer(config.selflabel.optim, 10)
+    moments = optimizer.init(params)
+    grads = jax.tree.map(jnp.ones_like, params)
+    _, moments = optimizer.update(grads, moments, params)
+    after = forget(optimizer, moments, model.is_head(params, ("clusters",)))
+    kept = 0
+    for (path, old), new in zip(
+        jax.tree_util.tree_leaves_with_path(moments),
+        jax.tree.leaves(after),
+        strict=True,
+    ):
+        if "head_layers_clusters" in jax.tree_util.keystr(path):
+            assert (np.asarray(new) == 0).all()
+            assert (np.asarray(old) != 0).any()
+        else:
+            np.testing.assert_array_equal(old, new)
+            kept += 1
+    assert kept > 10
+    assert isinstance(optimizer, optax.GradientTransformation)
+
+
+def test_without_fresh_heads_nothing_is_forgotten():
+    config = small_config()
+    model = small_model(config)
+    params, _ = jax.jit(model.init)(jax.random.key(0))
+    assert not any(jax.tree.leaves(model.is_head(params, ())))
+    assert make_method(config, "avc", model).relabel is None

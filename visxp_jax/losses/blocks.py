@@ -1,0 +1,95 @@
+"""Work on more rows than memory holds at once: block by block, and by a sample."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def sum_in_blocks(
+    function: Callable[[Any, jax.Array], Any],
+    features: Any,
+    row_mass: jax.Array,
+    *,
+    block: int,
+    axis_name: str | None = None,
+) -> Any:
+    """Sum over all rows of what `function` gives for the rows of a block.
+
+    Args:
+        function: (features [b, ...], masses [b]) -> arrays, or a tree of them; rows of
+            mass 0 must add nothing.
+        features: Array [n, ...], or a tree of such.
+        row_mass: [n].
+        block: b, but never more than n.
+        axis_name: Of the devices among which rows are split; the sum is over all.
+
+    Returns:
+        The tree that `function` returns.
+    """
+    n = row_mass.shape[0]
+    block = min(block, n)
+    start = _rows(0, (features, row_mass), block)
+    total = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, *start)
+    )
+    if axis_name is not None:  # it will differ from device to device
+        total = jax.lax.pcast(total, axis_name, to="varying")
+
+    def add(i: jax.Array, total: Any) -> Any:
+        # The last block begins earlier where rows do not divide: what was there
+        # already has mass 0.
+        first = jnp.minimum(i * block, n - block)
+        part, rows = _rows(first, (features, row_mass), block)
+        rows = jnp.where(first + jnp.arange(block) >= i * block, rows, 0.0)
+        return jax.tree.map(jnp.add, total, function(part, rows))
+
+    total = jax.lax.fori_loop(0, -(-n // block), add, total)
+    return total if axis_name is None else jax.lax.psum(total, axis_name)
+
+
+def map_in_blocks(function: Callable[[Any], Any], features: Any, *, block: int) -> Any:
+    """What `function` gives for all rows, [n, ...], computed block by block.
+
+    Args:
+        function: (features [b, ...]) -> arrays [b, ...]; each row for itself.
+        features: Array [n, ...], or a tree of such.
+        block: b, but never more than n.
+    """
+
+    def of_row(row: Any) -> Any:
+        rows = jax.tree.map(lambda x: x[None], row)
+        return jax.tree.map(lambda x: x[0], function(rows))
+
+    n = jax.tree.leaves(features)[0].shape[0]
+    return jax.lax.map(of_row, features, batch_size=min(block, n))
+
+
+def _rows(first: int | jax.Array, tree: Any, block: int) -> Any:
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, block), tree)
+
+
+def sample_evenly(
+    key: jax.Array, n: int, size: int, axis_name: str | None = None
+) -> jax.Array:
+    """One row of each of `size` stretches, at a place that no period in them can meet.
+
+    Devices of an axis hold n rows each and take `size` of them each: together the same
+    as one device with all rows would, of as many. int32 [size], in [0, n).
+    """
+    parts = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    part = 0 if axis_name is None else jax.lax.axis_index(axis_name)
+    edge = (np.arange(size + 1) * n // size).astype(np.int32)[None]
+    return jax.random.randint(key, (parts, size), edge[:, :-1], edge[:, 1:])[part]
+
+
+def gathered(x: jax.Array, axis_name: str | None) -> jax.Array:
+    """All devices' [s, ...] one after another, as a sum: known to be the same."""
+    if axis_name is None:
+        return x
+    parts = jnp.arange(jax.lax.axis_size(axis_name))
+    place = jax.lax.axis_index(axis_name) == parts
+    apart = jnp.where(jnp.expand_dims(place, tuple(range(1, x.ndim + 1))), x[None], 0)
+    return jax.lax.psum(apart, axis_name).reshape((-1, *x.shape[1:]))
