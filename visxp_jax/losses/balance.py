@@ -33,6 +33,27 @@ def gaussian_cluster_mass(
     return drawn[rank] / jnp.mean(drawn)
 
 
+def disagreement(probs: jax.Array, others: jax.Array, row_mass: jax.Array) -> jax.Array:
+    """How far apart two heads are for each way to pair up their clusters.
+
+    The best numbering of the second head is the assignment of least cost, by
+    `scipy.optimize.linear_sum_assignment`.
+
+    Args:
+        probs: [n, k], of the first head.
+        others: [n, k], of the second, for the same clips.
+        row_mass: [n], weights of the clips.
+
+    Returns:
+        [k, k], the sum over clips of |probs[:, i] - others[:, j]|.
+
+    Source: the objective by which SeLaVi's code aligns its modalities; there, some
+    exchanges of pairs lower it, here it can be solved exactly.
+    """
+    apart = jnp.abs(probs[:, :, None] - others[:, None, :])
+    return jnp.sum(row_mass[:, None, None] * apart, axis=0)
+
+
 @jax.jit
 def assign_exactly(
     log_probs: jax.Array,
