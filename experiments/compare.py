@@ -5,7 +5,8 @@
         --variant cnn --variant rnn model.audio=rnn
 
 Every run is the main job by its command line, one after another, on the same prepared
-data; seeds are interleaved, so that a machine that slows down slows all variants.
+data; seeds are interleaved, so that a machine that slows down slows all variants. A
+variant may name a configuration of its own: `--variant xdc configs/xdc.py`.
 """
 
 import argparse
@@ -18,8 +19,18 @@ from pathlib import Path
 
 
 def run(config: str, workdir: Path, data: Path, changes: list[str], seed: int) -> dict:
-    """One run of the main job; its results.json."""
-    values = [f"--config.{change}" for change in (*changes, f"seed={seed}")]
+    """One run of the main job; its results.json.
+
+    Args:
+        config: Unless one is among the changes.
+        workdir: Of the run.
+        data: Prepared.
+        changes: 'KEY=VALUE', or a configuration file.
+        seed: Of the run.
+    """
+    config = next((c for c in changes if "=" not in c), config)
+    settings = [c for c in changes if "=" in c]
+    values = [f"--config.{change}" for change in (*settings, f"seed={seed}")]
     command = [
         *(sys.executable, "-m", "visxp_jax.main", f"--config={config}"),
         *(f"--workdir={workdir}", f"--config.data.dir={data}", *values),
@@ -68,7 +79,7 @@ def main() -> None:
         action="append",
         nargs="+",
         required=True,
-        metavar=("NAME", "KEY=VALUE"),
+        metavar=("NAME", "KEY=VALUE or CONFIG"),
     )
     args = parser.parse_args()
     code = commit()  # before the runs: it may move on meanwhile

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 from visxp_jax.losses import (
     assign,
     assign_exactly,
+    disagreement,
     equipartition,
     gaussian_cluster_mass,
 )
@@ -94,3 +96,23 @@ def test_forbidden_clusters_stay_so_and_nan_ends():
     np.testing.assert_array_equal(labels, [0] * 9 + [1] * 3)
     lp = jnp.full((12, 2), jnp.nan)
     assert assign_exactly(lp, jnp.zeros(2), sharpness=1.0).shape == (12,)
+
+
+def test_disagreement_is_the_sum_over_clips_of_how_far_apart_both_are():
+    rng = np.random.default_rng(0)
+    a, b = rng.dirichlet(np.ones(4), (2, 30)).astype(np.float32)
+    weight = rng.integers(0, 3, 30).astype(np.float32)
+    found = disagreement(jnp.asarray(a), jnp.asarray(b), jnp.asarray(weight))
+    for i in range(4):
+        for j in range(4):
+            expected = (weight * np.abs(a[:, i] - b[:, j])).sum()
+            assert float(found[i, j]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_numbering_of_least_disagreement_is_the_one_that_was_lost():
+    rng = np.random.default_rng(0)
+    probs = rng.dirichlet(np.full(6, 0.3), 200).astype(np.float32)
+    order = rng.permutation(6)
+    cost = disagreement(jnp.asarray(probs), jnp.asarray(probs[:, order]), jnp.ones(200))
+    _, match = linear_sum_assignment(np.asarray(cost))
+    np.testing.assert_array_equal(order[match], np.arange(6))

@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from visxp_jax.losses import (
     assign,
+    assign_in_blocks,
     equipartition,
     equipartition_in_blocks,
     transport_plan,
@@ -35,6 +36,37 @@ def test_equipartition_equals_float64_reference(sharpness):
     )
     labels = assign(lp, result.log_scale, sharpness=float(sharpness))
     np.testing.assert_array_equal(labels, GOLDEN[f"sk/lam{sharpness}/labels"])
+
+
+@pytest.mark.parametrize("sharpness", [1, 10, 25])
+def test_labels_at_the_default_tolerance_are_those_of_the_published_stop_rule(
+    sharpness,
+):
+    """Theirs adds up relative changes of all rows: stricter the more rows there are."""
+    lp = log_probs("sk/logits")
+    result = equipartition(lp, sharpness=float(sharpness))
+    published = f"sk/lam{sharpness}/sela"
+    labels = assign(lp, result.log_scale, sharpness=float(sharpness))
+    np.testing.assert_array_equal(labels, GOLDEN[f"{published}_labels_tol0.1"])
+    assert float(result.column_error) <= 1e-4
+    assert int(result.iterations) <= int(GOLDEN[f"{published}_steps_tol0.1"])
+
+
+@pytest.mark.parametrize("tol", [1e-1, 1e-3, 1e-5])
+def test_iteration_stops_at_the_first_error_below_the_tolerance(tol):
+    lp = log_probs("sk/logits")
+    result = equipartition(lp, sharpness=25.0, tol=tol)
+    assert bool(result.converged)
+    found = masses(lp, result.log_scale, 25.0)
+    error = np.abs(found * 8 - 1).max()
+    assert error <= tol
+    np.testing.assert_allclose(result.column_error, error, rtol=0.05, atol=3e-6)
+    if int(result.iterations) > 1:
+        less = int(result.iterations) - 1
+        before = equipartition(lp, sharpness=25.0, tol=tol, max_iters=less)
+        assert not bool(before.converged)
+        assert float(before.column_error) > tol
+        assert int(before.iterations) == less
 
 
 def test_equipartition_value_is_below_linear_programme_optimum_and_near_it():
@@ -183,6 +215,29 @@ def test_earlier_result_is_a_good_beginning():
     np.testing.assert_allclose(again.log_scale, first.log_scale, atol=1e-2)
 
 
+@pytest.mark.parametrize("far", [5.0, 50.0, 500.0])
+def test_bad_beginning_does_no_harm(far):
+    logits = jnp.asarray(sure_of_itself(3000, 12))
+    start = far * jax.random.normal(jax.random.key(0), (12,))
+    bad = equipartition(logits, sharpness=10.0, log_scale=start, tol=1e-5)
+    good = equipartition(logits, sharpness=10.0, tol=1e-5)
+    assert bool(bad.converged)
+    np.testing.assert_allclose(bad.log_scale, good.log_scale, atol=2e-3)
+
+
+def test_rows_of_which_few_weigh_most_are_balanced_though_no_sample_is_like_them():
+    """With one Hessian of a sample for good, this did not end in 500 sweeps."""
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((10_000, 128)).astype(np.float32)
+    weight = (rng.exponential(size=10_000) ** 3).astype(np.float32)
+    result = equipartition(
+        jnp.asarray(logits), sharpness=25.0, row_mass=jnp.asarray(weight)
+    )
+    assert bool(result.converged)
+    found = masses(logits, result.log_scale, 25.0, weight)
+    np.testing.assert_allclose(found * 128, 1, atol=2e-4)
+
+
 @pytest.mark.parametrize(("n", "k"), [(12, 12), (12, 1), (5, 12), (2, 2)])
 def test_as_many_clusters_as_rows_one_cluster_and_more_clusters_than_rows(n, k):
     logits = jax.random.normal(jax.random.key(3), (n, k))
@@ -278,6 +333,11 @@ def test_in_blocks_equals_in_memory(block):
     parts = by_block(features)
     assert bool(parts.converged)
     np.testing.assert_allclose(parts.log_scale, whole.log_scale, atol=1e-4)
+    labels = assign_in_blocks(
+        features, log_probs_of, whole.log_scale, sharpness=10.0, block=block
+    )
+    expected = assign(log_probs_of(features), whole.log_scale, sharpness=10.0)
+    np.testing.assert_array_equal(labels[:950], expected[:950])
 
 
 def split(function, mesh):
