@@ -7,7 +7,7 @@ once, labels by the product of both modalities' probabilities, cluster sizes fro
 normal distribution, sharpness 20, labels made at t^1.5 from augmented clips, in two
 groups of heads with a pass for each, ten heads, no other loss. Ours are the network
 (that of `selflabel.py`), the optimiser, and heads that are one linear layer; theirs
-have a hidden one with dropout.
+have a hidden one with dropout, and BatchNorm is warmed up before the first labels.
 
 Two CPU cores; results: not yet run.
 `--config=configs/selavi.py:debug` runs a few steps of a tiny network.

@@ -3,7 +3,8 @@
     python -m visxp_jax.main --config=configs/xdc.py --workdir=runs/xdc
 
 From the paper: the stage 'xdc' alone, from nothing; heads begin anew with every
-clustering. Ours are the network (that of `selflabel.py`) and the optimiser.
+clustering. Ours are the network (that of `selflabel.py`), the
+optimiser, and what is said in `visxp_jax/methods/xdc.py`.
 
 Two CPU cores; results: not yet run.
 `--config=configs/xdc.py:debug` runs a few steps of a tiny network.
@@ -28,7 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
         del section[key]
     section |= {
         "steps": 4 if debug else 700,
-        # New heads need time: most of it is after the last clustering.
+        # New heads need time: the later, the longer until the next ones.
         "relabels": 2 if debug else 6,
         "relabel_power": 2.0,
         "balanced_sampling": True,

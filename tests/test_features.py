@@ -108,6 +108,20 @@ def test_label_pass_augments_every_batch_in_its_own_way_and_by_its_key():
     assert np.abs(a[:16] - a[16:32]).max() > 1e-4
 
 
+def test_batch_statistics_see_no_blanks():
+    """A batch that is filled up gives its clips what a batch of theirs alone gives."""
+    mesh = make_mesh(jax.devices()[:1])
+    part = Batch(*(x[:8] for x in small_batch(16)))
+    made = label_pass(mesh, train=True, num_batches=1)
+    full = made(*weights(), [filled(part, 16)], jax.random.key(0))
+    alone = label_pass(mesh, train=True, num_batches=1)
+    alone = alone(*weights(), [part], jax.random.key(0))
+    assert np.asarray(full.clip_id)[8:].tolist() == [-1] * 8
+    np.testing.assert_allclose(
+        full.vectors["fused"][:8], alone.vectors["fused"], rtol=1e-3, atol=1e-4
+    )
+
+
 def test_encoder_keeps_the_clips_that_are_asked_for():
     mesh = make_mesh(jax.devices()[:1])
     encoder = Encoder(MODEL, mesh)

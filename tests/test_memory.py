@@ -53,8 +53,8 @@ def test_memory_of_labels_counts_each_part_and_goes_down_with_devices():
     eight = label_memory(session(make_mesh(), 2**20, **changes), "selflabel")
     d = small_config().model.fusion_dim
     assert one is not None
-    assert one.features == 2**20 * d * (4 + 8)
-    assert one.labels == 2 * 2**20 * 10 * 4
+    assert one.features == 2**20 * d * 4 * 3
+    assert one.labels == 3 * 2**20 * 10 * 4
     assert eight is not None
     assert eight.features == one.features // 8
     assert eight.labels == one.labels // 8
@@ -64,7 +64,7 @@ def test_memory_of_labels_counts_each_part_and_goes_down_with_devices():
         "selflabel",
     )
     assert half is not None
-    assert half.features == 2**20 * d * (2 + 8) // 8
+    assert half.features == eight.features // 2
 
 
 def test_labels_that_do_not_fit_are_refused_with_the_numbers(monkeypatch):

@@ -179,8 +179,8 @@ class SelflabelConfig(ClusterConfig):
     # 'video' or 'audio' one of them for both, 'swapped' each for the other.
     labels_from: str
     first_labels: str  # 'features' (balanced k-means), 'heads', or 'random' and equal
-    # Of the clusters. 'gaussian': unequal as in SeLaVi's paper. 'free': each clip its
-    # likeliest cluster, without any balance, to see the collapse.
+    # Of clusters, where labels come from heads. 'gaussian': unequal as in SeLaVi's
+    # paper. 'free': each clip its likeliest cluster, no balance, to see the collapse.
     sizes: str
     align: bool  # number the audio heads' clusters as the video heads' do, once
     # 'shared': one pass over the clips labels all heads. 'each': one pass for every
@@ -205,16 +205,30 @@ class SelflabelConfig(ClusterConfig):
             self.head_groups,
         )
         _require(
-            not self.align or self.labels_from != "fused",
-            "align",
-            "False with labels_from='fused', where modalities share their heads",
-            self.align,
-        )
-        _require(
             self.passes != "each" or self.augmented_pass,
             "passes",
             "'shared' or 'in_turn' without augmented_pass, as passes would be the same",
             self.passes,
+        )
+        separate = ("pooled", "swapped")
+        apart = self.labels_from in separate and self.first_labels == "heads"
+        _require(
+            apart or not self.align,
+            "align",
+            f"False unless first_labels is 'heads' and labels_from one of {separate}",
+            self.align,
+        )
+        _require(
+            self.align or not apart or self.labels_from == "pooled",
+            "align",
+            "True for swapped first labels by heads, which number clusters at random",
+            self.align,
+        )
+        _require(
+            (self.passes == "shared") == (self.head_groups == 1),
+            "head_groups",
+            "1 with passes='shared', and more otherwise",
+            self.head_groups,
         )
 
 

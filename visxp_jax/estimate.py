@@ -8,22 +8,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from visxp_jax.config import SelflabelConfig
 from visxp_jax.errors import VisxpError
 from visxp_jax.memory import device_bytes, logits_bytes, logits_fit, size
 from visxp_jax.methods import make_method
+from visxp_jax.methods.selflabel import PLANS
 from visxp_jax.session import Session
 from visxp_jax.sharding import padded_rows
 
-# A solution of one head takes so many times as long as one read of its logits: what
-# experiments/bench/sinkhorn.py shows on two cores.
-READS_PER_HEAD = 30
-# Rows of a sample, and of a block, where logits of all do not fit; see
+# To balance a head takes so many times as long as one read of its logits, or so many
+# sweeps where these are computed anew: what experiments/bench/sinkhorn.py shows.
+READS, SWEEPS = 30, 12
+# Lloyd's iterations of k-means over all clips, as seen on the demo data.
+ITERATIONS = 10
+# Elements of the sample and of a block, where logits of all do not fit; see
 # `equipartition_in_blocks`.
 ELEMENTS_IN_BLOCKS = 3 * 2**25
+BLOCK = 4096
 
 
 class LabelMemory(NamedTuple):
-    """Bytes of one device while labels are made."""
+    """Bytes of one device while labels are made, the network's own left out."""
 
     features: int
     logits: int
@@ -34,29 +39,71 @@ class LabelMemory(NamedTuple):
         return f"{size(sum(self))} of each device ({parts})"
 
 
+class Work(NamedTuple):
+    """How much there is to do for the labels of a stage."""
+
+    clips: int  # rows, with those that fill up the last batch
+    width: int  # of all vectors that are kept
+    clusters: int
+    columns: int  # of labels to solve, each time
+    passes: int  # over the clips, each time
+    times: int  # that labels are made
+    modalities: int  # whose logits are pooled; 0 for k-means, which has none
+    kmeans: bool  # at some time
+
+
+def work_of(session: Session, stage: str) -> Work | None:
+    """None for a stage that makes no labels."""
+    config = session.config
+    section = config.stage(stage)
+    relabel = make_method(config, stage, session.model).relabel
+    if relabel is None:
+        return None
+    size = config.data.batch_size
+    clips = -(-session.dataset.num_usable("train") // size) * size
+    widths = {"fused": config.model.fusion_dim}
+    width = sum(widths.get(name, 8 * config.model.width) for name in relabel.vectors)
+    columns, passes, modalities, kmeans = 2, 1, 0, True
+    if isinstance(section, SelflabelConfig):
+        sources = PLANS[section.labels_from].sources
+        in_turn = section.passes == "in_turn"
+        columns = (
+            len(sources) * section.heads // (section.head_groups if in_turn else 1)
+        )
+        passes = section.head_groups if section.passes == "each" else 1
+        modalities = len(sources[0])
+        kmeans = section.first_labels == "features"
+    times = len(relabel.steps)
+    return Work(
+        clips, width, section.clusters, columns, passes, times, modalities, kmeans
+    )
+
+
 def label_memory(session: Session, stage: str) -> LabelMemory | None:
     """What the labels of a stage take of a device; None if it makes none."""
-    config, mesh = session.config, session.mesh
-    method = make_method(config, stage, session.model)
-    if method.relabel is None:
+    work, mesh = work_of(session, stage), session.mesh
+    if work is None:
         return None
-    usable = session.dataset.num_usable("train")
-    n = -(-usable // config.data.batch_size) * config.data.batch_size
-    clips = padded_rows(session.dataset.num_clips("train"), mesh)
-    widths = {"fused": config.model.fusion_dim}
-    d = sum(widths.get(name, 8 * config.model.width) for name in method.relabel.vectors)
-    kept = np.dtype(config.stage(stage).feature_dtype).itemsize
-    k = config.stage(stage).clusters
-    state = jax.eval_shape(lambda key: method.init_state(clips, key), jax.random.key(0))
+    method = make_method(session.config, stage, session.model)
+    rows = padded_rows(session.dataset.num_clips("train"), mesh)
+    state = jax.eval_shape(lambda key: method.init_state(rows, key), jax.random.key(0))
     labels = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-    logits = logits_bytes(n, k, mesh)
-    if not logits_fit(n, k, mesh):
-        logits = ELEMENTS_IN_BLOCKS * 4
+    kept = np.dtype(session.config.stage(stage).feature_dtype).itemsize
+    logits = 0
+    if work.modalities:
+        how = {"modalities": work.modalities}
+        logits = 4 * ELEMENTS_IN_BLOCKS
+        if logits_fit(work.clips, work.clusters, mesh, **how):
+            logits = logits_bytes(work.clips, work.clusters, mesh, **how)
     return LabelMemory(
-        # As kept, and twice in float32 while k-means scales them to one length.
-        features=n * d * (kept + 2 * 4) // mesh.size,
+        # Two copies more are made while they are scaled to one length for k-means.
+        features=work.clips
+        * work.width
+        * kept
+        * (3 if work.kmeans else 1)
+        // mesh.size,
         logits=logits,
-        labels=2 * labels // mesh.size,  # the old and the new
+        labels=3 * labels // mesh.size,  # the old, the new, and the next
     )
 
 
@@ -74,43 +121,56 @@ def foresee(session: Session, params: Any, model_state: Any) -> list[str]:
     lines = []
     have = device_bytes(session.mesh)
     for stage in session.config.stages:
-        need = label_memory(session, stage)
-        if need is None:
+        need, work = label_memory(session, stage), work_of(session, stage)
+        if need is None or work is None:
             continue
-        section = session.config.stage(stage)
-        clips = session.dataset.num_usable("train")
         if sum(need) > have:
             raise VisxpError(
                 f"labels of stage {stage} must fit into the {size(have)} of a device, "
-                f"but {clips:,} clips and {section.clusters:,} clusters take {need}; "
+                f"but {work.clips:,} clips and {work.clusters:,} clusters take {need}; "
                 f"use more devices, {stage}.feature_dtype='float16', or a narrower "
                 "network."
             )
-        seconds = label_seconds(session, params, model_state, stage)
+        seconds = label_seconds(session, params, model_state, stage, work)
         lines.append(
-            f"{stage}: labels of {clips:,} clips are made {section.relabels} times, "
+            f"{stage}: labels of {work.clips:,} clips are made {work.times} times, "
             f"each in about {seconds:,.0f} s, and take {need} of {size(have)}."
         )
     return lines
 
 
-def label_seconds(session: Session, params: Any, model_state: Any, stage: str) -> float:
-    """How long it takes to make the labels of a stage once, from two short timings."""
-    config, section = session.config, session.config.stage(stage)
-    clips = session.dataset.num_usable("train")
-    batch = next(session.reader.ordered("train", batch_size=session.host_batch))
-    logits, read = jnp.zeros(2**24), jax.jit(jnp.sum)
-    one_batch = _seconds(lambda: session.encoder(params, model_state, [batch]))
-    one_read = _seconds(lambda: read(logits).block_until_ready()) / logits.size
-    heads = getattr(section, "heads", 2)  # two modalities, if there are none
-    passes = section.head_groups if getattr(section, "passes", "") == "each" else 1
-    encode = -(-clips // config.data.batch_size) * one_batch * passes
-    solve = heads * READS_PER_HEAD * one_read * clips * section.clusters
-    return encode + solve / session.mesh.size
+def label_seconds(
+    session: Session, params: Any, model_state: Any, stage: str, work: Work
+) -> float:
+    """How long it takes to make the labels of a stage once, from short timings.
+
+    Of a second batch, read and encoded, of a read of memory and of a block of scores.
+    """
+    batches = session.reader.ordered("train", batch_size=session.host_batch)
+    first = next(batches)
+    second = next(batches, first)
+    session.encoder(params, model_state, [first])  # compiles
+    one_batch = _seconds(lambda: session.encoder(params, model_state, [second]))
+    encode = work.clips // session.config.data.batch_size * one_batch * work.passes
+    if work.modalities and logits_fit(
+        work.clips, work.clusters, session.mesh, modalities=work.modalities
+    ):
+        elements, read = jnp.zeros(2**24), jax.jit(jnp.sum)
+        read(elements).block_until_ready()
+        one_read = _seconds(lambda: read(elements).block_until_ready())
+        column = READS * one_read / elements.size * work.clips * work.clusters
+    else:
+        rows = jnp.zeros((BLOCK, work.width // max(work.modalities, 1)))
+        kernel = jnp.zeros((rows.shape[1], work.clusters))
+        score = jax.jit(lambda x, w: jax.nn.softmax(x @ w))
+        score(rows, kernel).block_until_ready()
+        one_block = _seconds(lambda: score(rows, kernel).block_until_ready())
+        sweeps = SWEEPS * work.modalities if work.modalities else ITERATIONS
+        column = sweeps * one_block * work.clips / BLOCK
+    return encode + work.columns * column / session.mesh.size
 
 
 def _seconds(function: Callable[[], Any]) -> float:
-    function()  # compiles
     start = time.monotonic()
     function()
     return time.monotonic() - start

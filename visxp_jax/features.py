@@ -92,11 +92,24 @@ class Encoder:
         return Features(*(column[order] for column in columns))
 
 
+def without_blanks(batch: Batch) -> Batch:
+    """With clips over again where rows fill up, still by id -1.
+
+    BatchNorm by the batch would see blank frames and silence otherwise.
+    """
+    real = batch.clip_id >= 0
+    if real.all() or not real.any():
+        return batch
+    at = np.flatnonzero(real)[np.arange(batch.size) % real.sum()]
+    at = np.where(real, np.arange(batch.size), at)
+    return batch._replace(frame=batch.frame[at], log_mel=batch.log_mel[at])
+
+
 class LabelPass:
     """Compiled pass over all training clips whose vectors stay on the devices.
 
-    Each device keeps those that it computed: nothing crosses between devices, and all
-    that the host holds is two batches.
+    Each device keeps those that it computed: nothing crosses between devices, but for
+    BatchNorm's sums if `train` is set, and all that the host holds is two batches.
     """
 
     def __init__(
@@ -185,7 +198,7 @@ class LabelPass:
         kept, done = None, None
         for at, batch in enumerate(batches):
             small = batch._replace(log_mel=batch.log_mel.astype(jnp.float16))
-            placed = to_global(small, self._mesh)
+            placed = to_global(without_blanks(small), self._mesh)
             if kept is None:
                 kept = self._nothing(params, model_state, placed)
             kept, doing = self._add(

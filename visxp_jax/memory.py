@@ -14,8 +14,8 @@ CGROUPS = (
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
 # Logits are held three times over while they are balanced: themselves, with padded rows
-# set to 0, and their exponentials.
-COPIES_OF_LOGITS = 3
+# set to 0, and their exponentials. Twice more where those of two modalities are pooled.
+COPIES_OF_LOGITS, COPIES_TO_POOL = 3, 2
 # More than this share of a device is not given to logits: they come in blocks then.
 SHARE_OF_LOGITS = 0.25
 
@@ -24,7 +24,9 @@ SHARE_OF_LOGITS = 0.25
 def device_bytes(mesh: jax.sharding.Mesh) -> int:
     """Memory of a device, the smallest of all hosts; CPU devices share the host's."""
     stats = mesh.local_devices[0].memory_stats() or {}
-    found = stats.get("bytes_limit") or host_bytes() // jax.local_device_count()
+    found = host_bytes() // jax.local_device_count()
+    if "bytes_limit" in stats:
+        found = stats["bytes_limit"]
     if jax.process_count() > 1:  # what fits must be the same everywhere
         found = process_allgather(np.array(found, np.float64)).min()
     return int(found)
@@ -41,14 +43,18 @@ def host_bytes() -> int:
     return min(limits)
 
 
-def logits_fit(n: int, k: int, mesh: jax.sharding.Mesh) -> bool:
+def logits_fit(n: int, k: int, mesh: jax.sharding.Mesh, *, modalities: int = 1) -> bool:
     """Whether the logits of n clips over k clusters may be held at once."""
-    return logits_bytes(n, k, mesh) <= SHARE_OF_LOGITS * device_bytes(mesh)
+    need = logits_bytes(n, k, mesh, modalities=modalities)
+    return need <= SHARE_OF_LOGITS * device_bytes(mesh)
 
 
-def logits_bytes(n: int, k: int, mesh: jax.sharding.Mesh) -> int:
+def logits_bytes(
+    n: int, k: int, mesh: jax.sharding.Mesh, *, modalities: int = 1
+) -> int:
     """What they take of a device."""
-    return COPIES_OF_LOGITS * 4 * k * -(-n // mesh.size)
+    copies = COPIES_OF_LOGITS + COPIES_TO_POOL * (modalities - 1)
+    return copies * 4 * k * -(-n // mesh.size)
 
 
 def size(num_bytes: float) -> str:

@@ -5,17 +5,18 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from visxp_jax.augment import augment
 from visxp_jax.features import LabelPass
 from visxp_jax.methods import Method
+from visxp_jax.methods.base import Encoding
 from visxp_jax.progress import progress_bar
 from visxp_jax.session import Session
 from visxp_jax.sharding import everywhere
 from visxp_jax.train.loop import Preempted
+from visxp_jax.train.optim import forget
 from visxp_jax.train.step import TrainState
 from visxp_jax.types import Batch, ClipVectors
 
@@ -44,7 +45,9 @@ class Relabeller:
         section = config.stage(name)
         self._session, self._relabel = session, method.relabel
         self._optimizer, self._shardings = optimizer, shardings
-        self._first_step, self._number = first_step, config.stages.index(name)
+        self._first_step, self._stage = first_step, config.stages.index(name)
+        # No key of a stage, which are the seed's with small numbers.
+        self._key = jax.random.fold_in(jax.random.key(config.seed), 1_000 + first_step)
         self.samples = method.relabel.sampling is not None
         usable = session.dataset.num_usable("train")
         self._num_batches = -(-usable // config.data.batch_size)
@@ -66,33 +69,31 @@ class Relabeller:
         Raises:
             Preempted: a signal came; the state is as it was.
         """
-        step = int(state.step) - self._first_step
-        key = jax.random.fold_in(
-            jax.random.key(self._session.config.seed), int(state.step)
-        )
+        making = self._relabel
 
         def encode(key: jax.Array) -> ClipVectors:
             return self._pass(state.params, state.model_state, self._batches(), key)
 
-        result = self._relabel.make(
-            state.params,
-            state.method_state,
-            encode,
-            key,
-            self._relabel.steps.index(step),
+        number = making.steps.index(int(state.step) - self._first_step)
+        passes = Encoding(encode, partial(self._pause, 0))
+        result = making.make(
+            state.params, state.method_state, passes, self._key, number
         )
-        params = jax.device_put(result.params, self._shardings.params)
-        method_state = jax.device_put(result.method_state, self._shardings.method_state)
         state = state._replace(
-            params=params,
-            method_state=method_state,
-            opt_state=forget(
-                self._optimizer,
-                state.opt_state,
-                self._session.model.is_head(params, result.fresh_heads),
+            params=jax.device_put(result.params, self._shardings.params),
+            method_state=jax.device_put(
+                result.method_state, self._shardings.method_state
             ),
         )
+        if making.fresh_heads:
+            opt_state = forget(self._optimizer, state.opt_state, state.params)
+            opt_state = jax.device_put(opt_state, self._shardings.opt_state)
+            state = state._replace(opt_state=opt_state)
         return state, result.metrics
+
+    def _pause(self, turn: int) -> None:
+        if self._session.stop.agreed(turn):
+            raise Preempted("stopped while labels were made, and saved")
 
     def _batches(self) -> Iterator[Batch]:
         """All training clips once, until a signal comes."""
@@ -102,8 +103,7 @@ class Relabeller:
             total=self._num_batches, desc="labels", unit="batch", leave=False
         ) as bar:
             for number, batch in enumerate(batches):
-                if session.stop.agreed(number):
-                    raise Preempted("stopped while labels were made, and saved")
+                self._pause(number)
                 yield batch
                 bar.update()
 
@@ -116,24 +116,12 @@ class Relabeller:
         weights = jax.jit(
             self._relabel.sampling, out_shardings=everywhere(session.mesh)
         )(state.method_state)
+        # Readers want 30 bits at most.
+        about = (session.config.seed, self._stage, made)
+        seed = int(np.random.SeedSequence(about).generate_state(1)[0]) >> 2
         return session.reader.train(
             batch_size=session.host_batch,
-            seed=(session.config.seed * 1000 + self._number) * 10_000 + made,
+            seed=seed,
             start=step - made,
             weights=np.asarray(weights),
         )
-
-
-def forget(
-    optimizer: optax.GradientTransformation, opt_state: PyTree, fresh: PyTree
-) -> PyTree:
-    """Set the moments of parameters that begin anew to 0.
-
-    Args:
-        optimizer: Of the stage.
-        opt_state: Its state.
-        fresh: Tree of bools, like the parameters.
-    """
-    return optax.tree.map_params(
-        optimizer, lambda x, fresh: jnp.zeros_like(x) if fresh else x, opt_state, fresh
-    )

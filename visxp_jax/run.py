@@ -47,7 +47,11 @@ def train(session: Session) -> tuple[TrainState, dict[str, Any]]:
         last = first + config.stage(name).steps
         stage_key = jax.random.fold_in(key, number + 1)
         method = make_method(config, name, session.model)
-        optimizer = make_optimizer(config.stage(name).optim, config.stage(name).steps)
+        section = config.stage(name)
+        fresh = None
+        if method.relabel and method.relabel.fresh_heads:
+            fresh = session.model.is_head(params, method.relabel.fresh_heads)
+        optimizer = make_optimizer(section.optim, section.steps, fresh=fresh)
         passed = passed or (about is not None and about["stage"] == name)
         if not passed:
             first = last

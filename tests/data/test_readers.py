@@ -8,7 +8,7 @@ import pytest
 
 from visxp_jax.data.array_record import ArrayRecordReader
 from visxp_jax.data.dataset import open_dataset
-from visxp_jax.data.reader import UNIT, repeats
+from visxp_jax.data.reader import UNIT, repeats, weight_sums
 from visxp_jax.data.tfrecord import TFRecordReader
 from visxp_jax.errors import VisxpError
 from visxp_jax.types import Batch
@@ -186,6 +186,29 @@ def test_repeats_keep_to_the_weights_over_epochs():
     assert set(found.sum(1)) == {int(weights.sum()), int(weights.sum()) + 1}
     over_seeds = [repeats(sums, clips, seed=s, epoch=0) for s in range(2000)]
     np.testing.assert_allclose(np.mean(over_seeds, 0), weights, atol=0.06)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_weights_that_add_up_but_for_rounding_lose_no_clip(prepared, seed):
+    dataset = open_dataset(prepared["tfrecord"])
+    index = dataset.index("train")
+    usable = index["clip_id"][index["has_audio"] & ~index["silent"]]
+    weights = np.zeros(dataset.num_clips("train"), np.float32)
+    draw = np.random.default_rng(seed).exponential(size=len(usable))
+    weights[usable] = draw * (len(usable) / draw.sum())
+    assert int(weight_sums(dataset, weights)[-1]) == len(usable) * UNIT
+    weights[usable] *= 1.25  # a fraction of a clip is not rounding
+    sums = weight_sums(dataset, weights)
+    assert sums[-1] / UNIT == pytest.approx(1.25 * len(usable), rel=1e-6)
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("seed", [0, 2**30 - 1])
+def test_batches_come_for_every_seed(prepared, file_format, seed):
+    source = reader(prepared, file_format)
+    weights = np.ones(open_dataset(prepared[file_format]).num_clips("train"))
+    batch = next(source.train(batch_size=8, seed=seed, start=0, weights=weights))
+    assert batch.size == 8
 
 
 @pytest.mark.parametrize("file_format", FORMATS)

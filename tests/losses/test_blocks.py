@@ -4,8 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
-from visxp_jax.losses.blocks import map_in_blocks, sum_in_blocks
+from visxp_jax.losses.blocks import (
+    gathered,
+    map_in_blocks,
+    sample_by_mass,
+    sum_in_blocks,
+)
+from visxp_jax.sharding import make_mesh
 
 FEATURES = {
     "a": jnp.arange(26.0).reshape(13, 2),
@@ -52,3 +59,52 @@ def test_blocks_take_no_more_memory_than_a_block():
 
     memory = jax.jit(run).lower(features).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 1_000_000  # of 25.6 MB for all rows at once
+
+
+def test_sample_of_equal_masses_is_one_row_of_each_stretch():
+    at, mass = sample_by_mass(jax.random.key(0), jnp.full(1000, 0.5), 64)
+    edges = np.arange(65) * 1000 / 64
+    rows = np.asarray(at)
+    assert (edges[:-1] - 1 <= rows).all()
+    assert (rows <= edges[1:]).all()
+    assert len(np.unique(np.diff(rows))) > 5  # not at one place in all stretches
+    np.testing.assert_allclose(mass, 500 / 64)
+
+
+def test_sample_is_where_the_mass_is():
+    """Three rows of a hundred thousand have any."""
+    mass = np.zeros(100_000, np.float32)
+    mass[[7, 500, 99_990]] = [1, 2, 1]
+    at, share = sample_by_mass(jax.random.key(0), jnp.asarray(mass), 4096)
+    rows, count = np.unique(at, return_counts=True)
+    assert rows.tolist() == [7, 500, 99_990]
+    np.testing.assert_allclose(count, [1024, 2048, 1024], atol=1)
+    assert float(share.sum()) == pytest.approx(4, rel=1e-5)
+
+
+def test_sample_as_large_as_all_rows_is_all_rows():
+    mass = jnp.arange(5.0)
+    at, share = sample_by_mass(jax.random.key(0), mass, 5)
+    np.testing.assert_array_equal(at, np.arange(5))
+    np.testing.assert_array_equal(share, mass)
+
+
+def test_devices_sample_their_own_rows_and_gather_the_same():
+    """One has no mass at all."""
+    mass = jnp.where(jnp.arange(800) < 700, 1.0, 0.0)
+
+    def run(mass):
+        at, share = sample_by_mass(jax.random.key(0), mass, 8, "data")
+        own = at + 100 * jax.lax.axis_index("data")
+        return gathered(own, "data"), gathered(share, "data")
+
+    split = jax.shard_map(
+        run,
+        mesh=make_mesh(jax.devices()),
+        in_specs=PartitionSpec("data"),
+        out_specs=PartitionSpec(),
+    )
+    at, share = split(mass)
+    assert at.shape == (64,)
+    assert (np.asarray(at) // 100 == np.repeat(np.arange(8), 8)).all()
+    np.testing.assert_allclose(share, np.repeat([100 / 8, 0], [56, 8]))

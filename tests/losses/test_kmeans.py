@@ -12,7 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from visxp_jax.losses import kmeans as exported
 from visxp_jax.losses.balanced_kmeans import balanced_kmeans
-from visxp_jax.losses.blocks import sample_evenly
+from visxp_jax.losses.blocks import sample_by_mass
 from visxp_jax.losses.kmeans import (
     kmeans,
     unit_length,
@@ -199,7 +199,10 @@ def test_empty_clusters_are_filled_by_splitting_others(seed):
     rare = np.random.default_rng(seed).choice(40_000, 15, replace=False)
     x[rare] = normal(15, 4, seed)
     key = jax.random.key(seed)
-    seen = np.isin(rare, sample_evenly(jax.random.split(key, 3)[0], 40_000, 16_384))
+    sample, _ = sample_by_mass(
+        jax.random.split(key, 3)[0], jnp.full(40_000, 1 / 40_000), 16_384
+    )
+    seen = np.isin(rare, sample)
     assert seen.sum() < 12
     result = kmeans(key, jnp.asarray(x), clusters=16)
     counts = np.bincount(result.labels, minlength=16)
@@ -247,22 +250,6 @@ def test_features_of_another_kind_are_refused(function, x):
         function(KEY, x, clusters=2)
 
 
-def test_sample_is_even_and_the_same_however_rows_are_split():
-    at = np.asarray(sample_evenly(KEY, 1000, 64))
-    np.testing.assert_array_equal(at * 64 // 1000 - np.arange(64) > 1, False)
-    edges = np.arange(65) * 1000 // 64
-    assert ((edges[:-1] <= at) & (at < edges[1:])).all()
-    assert len(np.unique(np.diff(at))) > 5  # not at one place in all stretches
-    split = jax.shard_map(
-        lambda key: sample_evenly(key, 125, 8, "data"),
-        mesh=make_mesh(jax.devices()),
-        in_specs=EVERYWHERE,
-        out_specs=ROWS,
-    )
-    own = np.asarray(split(KEY)) + np.repeat(np.arange(8) * 125, 8)
-    np.testing.assert_array_equal(own, at)
-
-
 def split(function, out_specs, **settings):
     """`function`(key, features, row_mass) with rows split over 8 devices."""
     return jax.jit(
@@ -286,10 +273,20 @@ def test_kmeans_of_rows_split_over_8_devices_is_the_same(apart):
     out = type(one)(EVERYWHERE, ROWS, EVERYWHERE, EVERYWHERE, EVERYWHERE)
     function = split(kmeans, out, **settings)
     many = function(KEY, jnp.asarray(x), mass)
-    equal = np.mean(np.asarray(one.labels) == np.asarray(many.labels))
-    assert equal == 1 if apart else equal >= 0.999
+    if apart:
+        np.testing.assert_array_equal(one.labels, many.labels)
+        np.testing.assert_allclose(many.centres, one.centres, atol=1e-3)
+    # A few rows of the sample are others: where there are no groups, it may matter.
+    np.testing.assert_allclose(many.inertia, one.inertia, rtol=1e-5 if apart else 1e-2)
+
+
+def test_kmeans_of_no_more_rows_than_the_sample_is_the_same_on_8_devices():
+    x = jnp.asarray(normal(4000))
+    one = kmeans(KEY, x, clusters=6)
+    out = type(one)(EVERYWHERE, ROWS, EVERYWHERE, EVERYWHERE, EVERYWHERE)
+    many = split(kmeans, out, clusters=6)(KEY, x, jnp.ones(4000))
+    assert np.mean(np.asarray(one.labels) == np.asarray(many.labels)) >= 0.999
     np.testing.assert_allclose(many.inertia, one.inertia, rtol=1e-5)
-    np.testing.assert_allclose(many.centres, one.centres, atol=1e-3)
 
 
 def crossing(function, n: int, d: int) -> list[str]:

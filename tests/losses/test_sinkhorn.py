@@ -1,6 +1,8 @@
 """Equipartition against float64 golden values, the linear programme, and its laws."""
 
 import re
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from visxp_jax.losses import (
 )
 from visxp_jax.sharding import make_mesh
 
+ROOT = Path(__file__).parent.parent.parent
 GOLDEN = np.load(Path(__file__).parent.parent / "golden" / "golden.npz")
 
 
@@ -126,7 +129,7 @@ def test_equipartition_says_so_when_input_is_not_finite():
 
 
 def test_equipartition_refuses_bfloat16():
-    with pytest.raises(ValueError, match=r"float32 \[n, k\].*bfloat16"):
+    with pytest.raises(ValueError, match=r"float64 \[n, k\].*bfloat16"):
         equipartition(jnp.zeros((8, 2), jnp.bfloat16), sharpness=1.0)
 
 
@@ -236,6 +239,112 @@ def test_rows_of_which_few_weigh_most_are_balanced_though_no_sample_is_like_them
     assert bool(result.converged)
     found = masses(logits, result.log_scale, 25.0, weight)
     np.testing.assert_allclose(found * 128, 1, atol=2e-4)
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_rows_that_do_not_divide_among_clusters_sure_as_they_are(scale):
+    """Turns of 20 sweeps led nowhere again and again for one in ten to twenty."""
+    logits = jnp.stack([jnp.asarray(sure_of_itself(97, 8, i)) for i in range(12)])
+    solve = partial(equipartition, sharpness=25.0)
+    results = [solve(scale * x) for x in logits]
+    assert sum(bool(r.converged) for r in results) >= 11
+    assert np.median([int(r.iterations) for r in results]) <= 40
+
+
+@pytest.mark.parametrize("real", [3, 10])
+def test_a_handful_of_rows_with_mass_among_many_without(real):
+    rng = np.random.default_rng(real)
+    logits = np.full((50_000, 8), np.nan, np.float32)
+    mass = np.zeros(50_000, np.float32)
+    at = rng.choice(50_000, real, replace=False)
+    logits[at], mass[at] = rng.standard_normal((real, 8)), 1
+    result = equipartition(
+        jnp.asarray(logits), sharpness=5.0, row_mass=jnp.asarray(mass)
+    )
+    assert bool(result.converged)
+    found = masses(logits[at], result.log_scale, 5.0)
+    np.testing.assert_allclose(found * 8, 1, atol=2e-4)
+
+
+@pytest.mark.parametrize("gap", [420.0, 1000.0])
+def test_a_cluster_that_nobody_likes_gets_its_share(gap):
+    logits = np.random.default_rng(0).standard_normal((500, 8)).astype(np.float32)
+    logits[:, 3] -= gap
+    result = equipartition(jnp.asarray(logits), sharpness=25.0)
+    assert bool(result.converged)
+
+
+def test_all_heads_at_once_by_vmap():
+    logits = jnp.stack([jnp.asarray(sure_of_itself(500, 6, s)) for s in range(3)])
+    many = jax.vmap(partial(equipartition, sharpness=5.0))(logits)
+    for i in range(3):
+        one = equipartition(logits[i], sharpness=5.0)
+        np.testing.assert_allclose(many.log_scale[i], one.log_scale, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["row_mass", "cluster_mass"])
+def test_masses_of_another_length_are_refused(name):
+    with pytest.raises(ValueError, match=rf"{name} must be of shape \(\d+,\), got"):
+        equipartition(jnp.zeros((8, 3)), sharpness=1.0, **{name: jnp.ones(5)})
+
+
+def test_half_floats_are_refused_by_all_that_take_scores():
+    half = jnp.zeros((8, 2), jnp.bfloat16)
+    for run in (
+        lambda: assign(half, jnp.zeros(2), sharpness=1.0),
+        lambda: transport_plan(half, jnp.zeros(2), sharpness=1.0),
+        lambda: equipartition_in_blocks(half, lambda x: x, sharpness=1.0, clusters=2),
+    ):
+        with pytest.raises(ValueError, match=r"\[n, k\] matrix, got bfloat16"):
+            run()
+
+
+def test_masses_padding_and_an_earlier_result_on_8_devices():
+    """The last two devices hold nothing but padding, which is NaN."""
+    logits = jnp.asarray(sure_of_itself(1600, 10)).at[1100:].set(jnp.nan)
+    rows = jnp.where(jnp.arange(1600) < 1100, 1.0 + jnp.arange(1600.0) % 3, 0.0)
+    wanted = jnp.linspace(0.5, 1.5, 10)
+    settings = {"sharpness": 5.0, "cluster_mass": wanted, "tol": 1e-5}
+    one = equipartition(logits, row_mass=rows, **settings)
+
+    def solve(x, axis_name, start=None):
+        return equipartition(
+            x[0], row_mass=x[1], log_scale=start, axis_name=axis_name, **settings
+        )
+
+    mesh = make_mesh(jax.devices())
+    many = split(solve, mesh)((logits, rows))
+    again = split(partial(solve, start=many.log_scale), mesh)((logits, rows))
+    assert bool(one.converged & many.converged & again.converged)
+    np.testing.assert_allclose(many.log_scale, one.log_scale, atol=1e-3)
+    assert int(again.iterations) <= 2
+
+
+X64 = """
+import jax
+jax.config.update("jax_enable_x64", True)
+import jax.numpy as jnp
+from visxp_jax.losses import (
+    assign, balanced_kmeans, equipartition, equipartition_in_blocks, kmeans
+)
+key = jax.random.key(0)
+x = jax.random.normal(key, (50, 4), jnp.float32)
+start = jnp.zeros(4, jnp.float64)
+found = equipartition(x, sharpness=5.0, log_scale=start, cluster_mass=[1, 2, 3, 4])
+assert found.log_scale.dtype == jnp.float32
+assert assign(x, found.log_scale, sharpness=5.0).dtype == jnp.int32
+assert equipartition(x.astype(float), sharpness=5.0, tol=1e-12).converged
+assert equipartition_in_blocks(x, lambda r: r, sharpness=5.0, clusters=4).converged
+assert kmeans(key, x, clusters=3).centres.dtype == jnp.float32
+assert balanced_kmeans(key, x, clusters=3)[1].converged
+"""
+
+
+def test_all_of_it_with_64_bits_enabled():
+    done = subprocess.run(
+        [sys.executable, "-c", X64], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("n", "k"), [(12, 12), (12, 1), (5, 12), (2, 2)])
@@ -369,7 +478,7 @@ def test_rows_split_over_8_devices_give_the_same_and_only_k_numbers_cross(in_blo
     mesh = make_mesh(jax.devices())
     rows = jax.device_put(logits, NamedSharding(mesh, PartitionSpec("data")))
     many = split(solve, mesh)(rows)
-    np.testing.assert_allclose(many.log_scale, one.log_scale, atol=1e-3)
+    np.testing.assert_allclose(many.log_scale, one.log_scale, atol=3e-3)
     np.testing.assert_array_equal(
         assign(logits, many.log_scale, sharpness=10.0),
         assign(logits, one.log_scale, sharpness=10.0),

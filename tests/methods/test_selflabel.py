@@ -18,6 +18,7 @@ from tests.clusters import (
 from visxp_jax.errors import VisxpError
 from visxp_jax.losses import assign, equipartition
 from visxp_jax.methods import selflabel
+from visxp_jax.methods.base import Encoding
 from visxp_jax.methods.selflabel import random_labels
 from visxp_jax.models.bind import Linear
 from visxp_jax.sharding import make_mesh
@@ -32,7 +33,9 @@ def no_labels(n: int = 16, sets: int = 1) -> dict:
     return {"labels": jnp.full((n, sets, HEADS), -1, jnp.int32)}
 
 
-def relabelled(clips, *, params=None, state=None, number=1, seed=0, **changes):
+def relabelled(
+    clips, *, params=None, state=None, number=1, seed=0, pause=None, **changes
+):
     """(result, number of passes) of one relabelling of `clips`, or of a list of them.
 
     With a list, each pass gets the next.
@@ -50,7 +53,7 @@ def relabelled(clips, *, params=None, state=None, number=1, seed=0, **changes):
     result = method.relabel.make(
         default if params is None else params,
         state or no_labels(sets=sets),
-        encode,
+        Encoding(encode, pause or (lambda: None)),
         jax.random.key(seed),
         number,
     )
@@ -204,15 +207,21 @@ def test_gaussian_sizes_differ_and_the_cluster_with_most_claims_is_the_largest()
     logits[:, :CLUSTERS] += [0, 2, 1, 3]
     clips = clip_vectors(np.arange(4000), fused=logits)
     counts = []
-    for seed in (0, 1):  # another relabelling: the same sizes
+    for number, seed in ((1, 0), (2, 0), (1, 1)):
         result, _ = relabelled(
-            clips, state=no_labels(4000), sizes="gaussian", seed=seed, sharpness=5.0
+            clips,
+            state=no_labels(4000),
+            sizes="gaussian",
+            number=number,
+            seed=seed,
+            sharpness=5.0,
         )
         counts.append(np.bincount(labels_of(result)[:, 0], minlength=CLUSTERS))
     assert np.argsort(counts[0]).tolist() == [0, 2, 1, 3]
     assert np.ptp(counts[0]) > 40
     assert np.abs(counts[0] - 1000).max() < 400
-    np.testing.assert_array_equal(counts[0], counts[1])
+    np.testing.assert_array_equal(counts[0], counts[1])  # the next time, the same
+    assert (counts[0] != counts[2]).any()  # of another run
 
 
 def test_alignment_numbers_sounds_as_pictures_and_changes_no_logit_else():
@@ -221,18 +230,38 @@ def test_alignment_numbers_sounds_as_pictures_and_changes_no_logit_else():
     video = sure_of(GROUP, GROUP) + 0.1 * rng.standard_normal((16, WIDTH))
     shuffled = sure_of(order[0][GROUP], order[1][GROUP])
     audio = (shuffled + 0.1 * rng.standard_normal((16, WIDTH))).astype(np.float32)
-    clips = clip_vectors(np.arange(16), video=video, audio=audio)
+    blank = np.full((8, WIDTH), np.nan)
+    ids = np.r_[np.arange(16), -np.ones(8)]
+    clips = clip_vectors(ids, video=np.r_[video, blank], audio=np.r_[audio, blank])
     options = {"labels_from": "pooled", "first_labels": "heads", "align": True}
     result, _ = relabelled(clips, number=0, **options)
     kernel, bias = result.params["clusters_audio"]
     columns = np.concatenate([head * CLUSTERS + order[head] for head in range(HEADS)])
     np.testing.assert_array_equal(kernel, np.eye(WIDTH)[:, columns])
     assert bias.shape == (WIDTH,)
-    assert result.fresh_heads == ()
     for head in range(HEADS):
         np.testing.assert_array_equal(labels_of(result)[:, head], GROUP)
     later, _ = relabelled(clips, number=1, **options)
     assert later.params is MODAL
+    video[3] = np.nan
+    with pytest.raises(VisxpError, match="head 0.*finite"):
+        relabelled(
+            clip_vectors(np.arange(16), video=video, audio=audio), number=0, **options
+        )
+
+
+def test_a_signal_is_heard_between_heads():
+    heard = []
+
+    def pause():
+        heard.append(len(heard))
+        if len(heard) == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        relabelled(
+            clip_vectors(np.arange(16), fused=sure_of(GROUP, GROUP)), pause=pause
+        )
 
 
 def test_heads_share_a_pass_have_one_each_or_take_turns():
@@ -275,7 +304,7 @@ def test_labels_are_the_same_on_1_and_8_devices_and_in_blocks(
     results = []
     for devices, fits in ((1, True), (8, True), (8, False)):
         mesh = make_mesh(jax.devices()[:devices])
-        monkeypatch.setattr(selflabel, "logits_fit", lambda *_, fits=fits: fits)
+        monkeypatch.setattr(selflabel, "logits_fit", lambda *_, fits=fits, **__: fits)
         monkeypatch.setattr(selflabel, "BLOCK", 4096 if fits else 24)
         clips = clip_vectors(np.arange(256), mesh, **vectors)
         result, _ = relabelled(
@@ -310,7 +339,7 @@ def test_metrics_say_what_the_labels_are():
 def test_logits_and_features_that_are_not_finite_are_refused(value, number):
     x = sure_of(GROUP, GROUP)
     x[3, 0] = value
-    with pytest.raises(VisxpError, match=r"head 0.*not finite; lower"):
+    with pytest.raises(VisxpError, match=r"head 0.*must be finite, as float32.*lower"):
         relabelled(clip_vectors(np.arange(16), fused=x), number=number)
 
 

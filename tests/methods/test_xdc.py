@@ -8,6 +8,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from tests.clusters import clip_vectors, identity, small_method
 from visxp_jax.errors import VisxpError
+from visxp_jax.methods.base import Encoding
 from visxp_jax.methods.xdc import HEADS
 from visxp_jax.sharding import make_mesh
 
@@ -29,7 +30,11 @@ def relabelled(video, audio, *, clip_id=None, state=None, mesh=None, seed=0):
     state = state or {"labels": jnp.full((n, 2, 1), -1, jnp.int32)}
     method = small_method("xdc")
     return method.relabel.make(
-        PARAMS, state, lambda key: clips, jax.random.key(seed), 0
+        PARAMS,
+        state,
+        Encoding(lambda key: clips, lambda: None),
+        jax.random.key(seed),
+        0,
     )
 
 
@@ -45,7 +50,7 @@ def test_each_modality_learns_what_the_other_groups():
 def test_heads_begin_anew_and_the_optimiser_is_told():
     video, audio, *_ = groups()
     result = relabelled(video, audio)
-    assert set(result.fresh_heads) == {"xdc_video", "xdc_audio"}
+    assert set(small_method("xdc").relabel.fresh_heads) == {"xdc_video", "xdc_audio"}
     assert result.params["lin1"] == "as it was"
     kernels = [np.asarray(result.params[name].kernel) for name in HEADS]
     assert (kernels[0] != kernels[1]).any()
@@ -88,7 +93,9 @@ def test_clusters_with_other_numbers_have_not_changed():
 def test_vectors_that_are_not_finite_are_refused_by_modality():
     video, audio, *_ = groups()
     audio[5, 0] = np.nan
-    with pytest.raises(VisxpError, match="from audio.*finite; lower xdc.optim"):
+    with pytest.raises(
+        VisxpError, match="from audio.*must be finite as float32.*xdc.feature_dtype"
+    ):
         relabelled(video, audio)
 
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from visxp_jax.config import OptimConfig
-from visxp_jax.train.optim import make_optimizer
+from visxp_jax.train.optim import forget, make_optimizer
 
 PARAMS = {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([3.0, 0.5])}
 GRADS = {"kernel": jnp.array([[0.3, 0.1]]), "bias": jnp.array([-0.2, 0.4])}
@@ -69,3 +69,26 @@ def test_weights_follow_the_updates():
     change, _ = optimizer.update(GRADS, optimizer.init(PARAMS), PARAMS)
     new = optax.apply_updates(PARAMS, change)
     np.testing.assert_allclose(new["bias"], PARAMS["bias"] - 0.5 * GRADS["bias"], 1e-6)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_parameters_that_begin_anew_take_the_steps_of_a_new_optimiser(name):
+    config = OptimConfig(name, 0.1, warmup_steps=0, weight_decay=0.0)
+    params = {"a": jnp.ones(3), "b": jnp.ones(3)}
+    optimizer = make_optimizer(config, 1000, fresh={"a": True, "b": False})
+    plain = make_optimizer(config, 1000)
+    state, expected = optimizer.init(params), plain.init(params)
+    grads = {"a": jnp.array([1.0, -2, 3]), "b": jnp.array([1.0, -2, 3])}
+    for _ in range(50):
+        moves, state = optimizer.update(grads, state, params)
+        same, expected = plain.update(grads, expected, params)
+        for key in params:
+            np.testing.assert_allclose(moves[key], same[key], rtol=1e-6)
+    state = forget(optimizer, state, params)
+    small = {"a": 0.01 * grads["a"], "b": grads["b"]}
+    moves, _ = optimizer.update(small, state, params)
+    same, _ = plain.update(grads, expected, params)
+    np.testing.assert_allclose(moves["b"], same["b"], rtol=1e-6)
+    rate = 0.1 * 0.5 * (1 + np.cos(np.pi * 50 / 1000))  # the schedule goes on
+    first = np.sign(grads["a"]) if name == "adam" else small["a"]
+    np.testing.assert_allclose(moves["a"], -rate * first, rtol=1e-4)

@@ -102,9 +102,15 @@ def weight_sums(dataset: PreparedDataset, weights: np.ndarray) -> np.ndarray:
             f"weights of clips must be finite and not negative, got {wrong[0]}; look "
             "at what they were computed from."
         )
-    units = np.zeros(len(weights) + 1, np.int64)
-    units[usable + 1] = np.rint(kept * UNIT)
-    return np.cumsum(units)
+    sums = np.zeros(len(weights) + 1)
+    sums[usable + 1] = kept
+    sums = np.cumsum(sums)
+    # Weights that add up to a number but for their rounding do so exactly: otherwise
+    # an epoch would lack a clip, and perhaps a batch.
+    whole = np.rint(sums[-1])
+    if abs(sums[-1] - whole) < min(1e-5 * sums[-1], 1e-2):
+        sums *= whole / max(sums[-1], 1e-300)
+    return np.rint(sums * UNIT).astype(np.int64)
 
 
 def repeats(sums: Any, clip_id: Any, *, seed: int, epoch: Any) -> Any:

@@ -27,7 +27,7 @@ def gaussian_cluster_mass(
     """
     k = claims.shape[0]
     drawn = 1.0 + deviation * jax.random.normal(key, (k,))
-    # A draw at ten deviations would be negative: nobody could ever be in it.
+    # A draw far below the mean would be negative: nobody could ever be in it.
     drawn = jnp.sort(jnp.maximum(drawn, 0.01))
     rank = jnp.argsort(jnp.argsort(claims))
     return drawn[rank] / jnp.mean(drawn)
@@ -42,7 +42,7 @@ def disagreement(probs: jax.Array, others: jax.Array, row_mass: jax.Array) -> ja
     Args:
         probs: [n, k], of the first head.
         others: [n, k], of the second, for the same clips.
-        row_mass: [n], weights of the clips.
+        row_mass: [n], weights of the clips; those of weight 0 may hold anything.
 
     Returns:
         [k, k], the sum over clips of |probs[:, i] - others[:, j]|.
@@ -51,7 +51,8 @@ def disagreement(probs: jax.Array, others: jax.Array, row_mass: jax.Array) -> ja
     exchanges of pairs lower it, here it can be solved exactly.
     """
     apart = jnp.abs(probs[:, :, None] - others[:, None, :])
-    return jnp.sum(row_mass[:, None, None] * apart, axis=0)
+    mass = row_mass[:, None, None]
+    return jnp.sum(jnp.where(mass > 0, mass * apart, 0.0), axis=0)
 
 
 @jax.jit
@@ -69,8 +70,9 @@ def assign_exactly(
     label cannot. Here those that lose least move from clusters with too many clips to
     others, the cheapest first, until every size is its share of n rounded down or up.
     Greedy: the sum of scores is near the best, not always the best. No clip moves to a
-    cluster of log probability -inf; sizes are not exact where that would be needed, or
-    where scores are NaN.
+    cluster of log probability -inf, nor one to make room for another: with such pairs,
+    or with scores that are NaN, sizes may end inexact. All rows must be in one program:
+    it does not work inside `jax.shard_map`.
 
     Args:
         log_probs: [n, k], as given to `equipartition`.

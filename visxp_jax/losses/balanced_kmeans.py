@@ -64,7 +64,7 @@ def balanced_kmeans(
     features = unit_length(features, row_mass, block=block, axis_name=axis_name)
     rows, _ = mass_and_mean(features, row_mass, block, axis_name)
     for_sample, for_first = jax.random.split(key)
-    none = jnp.zeros(features.shape[1])
+    none = jnp.zeros(features.shape[1], jnp.float32)
     sample = sample_rows(for_sample, features, rows, none, clusters, axis_name)
 
     def cosines(part: jax.Array, centres: jax.Array) -> jax.Array:
@@ -100,7 +100,7 @@ def balanced_kmeans(
         return jnp.where(directed, total / length, centres), log_scale
 
     first = plus_plus(for_first, *sample, clusters)
-    begin = (first, jnp.zeros(clusters))
+    begin = (first, jnp.zeros(clusters, jnp.float32))
     centres, log_scale = jax.lax.fori_loop(0, rounds, move, begin)
     result = balance(centres, log_scale)
     labels = assign_in_blocks(

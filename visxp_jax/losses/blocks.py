@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 
 def sum_in_blocks(
@@ -43,7 +42,7 @@ def sum_in_blocks(
         # already has mass 0.
         first = jnp.minimum(i * block, n - block)
         part, rows = _rows(first, (features, row_mass), block)
-        rows = jnp.where(first + jnp.arange(block) >= i * block, rows, 0.0)
+        rows = jnp.where(first + jnp.arange(block) >= i * block, rows, 0)
         return jax.tree.map(jnp.add, total, function(part, rows))
 
     total = jax.lax.fori_loop(0, -(-n // block), add, total)
@@ -71,18 +70,41 @@ def _rows(first: int | jax.Array, tree: Any, block: int) -> Any:
     return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, block), tree)
 
 
-def sample_evenly(
-    key: jax.Array, n: int, size: int, axis_name: str | None = None
-) -> jax.Array:
-    """One row of each of `size` stretches, at a place that no period in them can meet.
+def sample_by_mass(
+    key: jax.Array, row_mass: jax.Array, size: int, axis_name: str | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Rows that stand for all: one from each of `size` stretches of equal mass.
 
-    Devices of an axis hold n rows each and take `size` of them each: together the same
-    as one device with all rows would, of as many. int32 [size], in [0, n).
+    From each at a random place, so that no period in the rows is met. Devices of an
+    axis take `size` of their own rows each.
+
+    Args:
+        key: The same on all devices.
+        row_mass: [n] >= 0.
+        size: Of the sample, at most n; all rows are taken, once each, if it is n.
+        axis_name: Of the devices among which rows are split.
+
+    Returns:
+        (int32 [size] in [0, n), [size] masses of which the sum is that of all rows).
     """
+    n, dtype = row_mass.shape[0], row_mass.dtype
+    if size == n:
+        return jnp.arange(n, dtype=jnp.int32), row_mass
     parts = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     part = 0 if axis_name is None else jax.lax.axis_index(axis_name)
-    edge = (np.arange(size + 1) * n // size).astype(np.int32)[None]
-    return jax.random.randint(key, (parts, size), edge[:, :-1], edge[:, 1:])[part]
+    # Of one device with all rows, of equal mass, the same ones would be taken.
+    chance = jax.random.uniform(key, (parts, size), dtype)[part]
+    # Of masses that are known while compiling, the sums would be made then, slowly.
+    mass = jax.lax.optimization_barrier(row_mass)
+    largest = jnp.max(mass)
+    # Sums of masses that are 0 or the largest are exact: of millions, too.
+    upto = jnp.cumsum(mass / jnp.where(largest > 0, largest, 1))
+    place = jnp.arange(size, dtype=dtype) + chance
+    # A place right at the end may be beyond it, by rounding: the last row with mass.
+    last = jnp.max(jnp.where(row_mass > 0, jnp.arange(n, dtype=jnp.int32), 0))
+    at = jnp.searchsorted(upto, place * (upto[-1] / size), side="right")
+    at = jnp.minimum(at.astype(jnp.int32), last)
+    return at, jnp.full(size, jnp.sum(row_mass) / size)
 
 
 def gathered(x: jax.Array, axis_name: str | None) -> jax.Array:

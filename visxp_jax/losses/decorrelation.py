@@ -8,7 +8,8 @@ def decorrelation(features: jax.Array, weight: jax.Array) -> jax.Array:
     """Mean squared correlation between different dimensions of a batch, in [0, 1].
 
     0 when all dimensions are uncorrelated over the batch, 1 when they all say the same.
-    A dimension that is constant over the batch has no correlation and counts as 0.
+    A dimension that is constant over the batch has no correlation and counts as 0, and
+    so, by and by, does one whose standard deviation falls below 0.01.
     Independent dimensions give 1 / (b - 1): in few rows chance looks like correlation.
 
     Args:

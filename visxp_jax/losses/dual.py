@@ -96,7 +96,8 @@ def solve(
         reach: See above; infinity if nothing is kept.
 
     Returns:
-        `State`; its error is NaN, and the iteration over, once a mass is not finite.
+        `State`; its error is not finite, and the iteration over, if the first masses
+        are not.
     """
 
     def sinkhorn(mass: jax.Array) -> jax.Array:
@@ -177,17 +178,23 @@ def _push(rows: jax.Array, row: jax.Array) -> jax.Array:
     return jnp.concatenate([row[None], rows[:-1]])
 
 
-def damped_inverse(plan: jax.Array, rows: jax.Array, wanted: jax.Array) -> jax.Array:
+def damped_inverse(
+    plan: jax.Array,
+    rows: jax.Array,
+    wanted: jax.Array,
+    damping: float | jax.Array = DAMPING,
+) -> jax.Array:
     """Inverse of the damped Hessian of f, [k, k].
 
     Args:
         plan: [s, k], shares of the clusters in each row; each row sums to 1.
         rows: [s], their masses; sum 1.
         wanted: [k].
+        damping: Relative to the wanted masses.
     """
     mass = jnp.matmul(rows, plan, precision=HIGHEST)
     weighted = plan * rows[:, None]
-    hessian = jnp.diag(mass + DAMPING * wanted)
+    hessian = jnp.diag(mass + damping * wanted)
     hessian = hessian - jnp.matmul(weighted.T, plan, precision=HIGHEST)
     # A shift of all log scales changes nothing; this makes it a direction like others.
     return jnp.linalg.inv(hessian + jnp.outer(wanted, wanted))

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from visxp_jax.losses.blocks import (
     gathered,
     map_in_blocks,
-    sample_evenly,
+    sample_by_mass,
     sum_in_blocks,
 )
 from visxp_jax.losses.dual import HIGHEST, TINY
@@ -79,7 +79,8 @@ def kmeans(
         block: Rows at a time.
         axis_name: Inside `jax.shard_map`, the axis over which rows are split. Labels
             are then of the device's own rows; all else is the same everywhere, and
-            the same as on one device but for rounding.
+            the same as on one device but for rounding, which may also take a few other
+            rows into the sample, if that is not of all.
 
     Returns:
         `KMeans`.
@@ -180,12 +181,16 @@ def mass_and_mean(
             f"{features.dtype} {features.shape}."
         )
     n, d = features.shape
-    rows = jnp.ones(n) if row_mass is None else row_mass.astype(jnp.float32)
+    rows = (
+        jnp.ones(n, jnp.float32) if row_mass is None else row_mass.astype(jnp.float32)
+    )
     total = jnp.sum(rows)
     rows = rows / (total if axis_name is None else jax.lax.psum(total, axis_name))
 
     def of_block(part: jax.Array, mass: jax.Array) -> jax.Array:
-        return jnp.matmul(mass, _centred(part, mass, jnp.zeros(d)), precision=HIGHEST)
+        return jnp.matmul(
+            mass, _centred(part, mass, jnp.zeros(d, jnp.float32)), precision=HIGHEST
+        )
 
     where = {"block": block, "axis_name": axis_name}
     return rows, sum_in_blocks(of_block, features, rows, **where)
@@ -209,9 +214,9 @@ def sample_rows(
     parts = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     size = max(SAMPLE_ROWS, SAMPLE_ROWS_PER_CLUSTER * clusters)
     size = min(len(rows), -(-size // parts))
-    at = sample_evenly(key, len(rows), size, axis_name)
-    x = gathered(_centred(features[at], rows[at], origin), axis_name)
-    mass = gathered(rows[at], axis_name)
+    at, mass = sample_by_mass(key, rows, size, axis_name)
+    x = gathered(_centred(features[at], mass, origin), axis_name)
+    mass = gathered(mass, axis_name)
     return x, mass / jnp.maximum(jnp.sum(mass), TINY)
 
 
@@ -225,7 +230,9 @@ def plus_plus(
     def choose(i: jax.Array, state: tuple) -> tuple:
         centres, distance = state
         weight = jnp.log(rows) + jnp.log(distance)
-        chance = jax.random.gumbel(jax.random.fold_in(key, i), weight.shape)
+        chance = jax.random.gumbel(
+            jax.random.fold_in(key, i), weight.shape, weight.dtype
+        )
         drawn, at = jax.lax.top_k(weight + chance, trials)  # without repetition
         to = square[:, None] - 2 * jnp.matmul(x, x[at].T, precision=HIGHEST)
         to = jnp.clip(to + square[at][None], 0.0, distance[:, None])
@@ -236,7 +243,7 @@ def plus_plus(
 
     # No two rows are further apart: the first centre is drawn by mass alone.
     far = jnp.full_like(rows, 4 * jnp.max(square))
-    start = (jnp.zeros((clusters, x.shape[1])), far)
+    start = (jnp.zeros((clusters, x.shape[1]), x.dtype), far)
     return jax.lax.fori_loop(0, clusters, choose, start)[0]
 
 
@@ -292,7 +299,7 @@ def _split(
     empty = jnp.argsort(mass > 0, stable=True)
     pairs = jnp.minimum(jnp.sum(mass <= 0), jnp.sum(wide))
     used = (jnp.arange(len(mass)) < pairs)[:, None]
-    step = jax.random.normal(key, centres.shape)
+    step = jax.random.normal(key, centres.shape, centres.dtype)
     step = step / (jnp.linalg.norm(step, axis=1, keepdims=True) + TINY)
     step = jnp.where(used, step * SPLIT_STEP * jnp.sqrt(square)[order][:, None], 0.0)
     new = jnp.where(used, centres[order] + step, centres[empty])

@@ -20,10 +20,18 @@ import jax.numpy as jnp
 from visxp_jax.losses.blocks import (
     gathered,
     map_in_blocks,
-    sample_evenly,
+    sample_by_mass,
     sum_in_blocks,
 )
-from visxp_jax.losses.dual import HIGHEST, REACH, Mass, State, damped_inverse, solve
+from visxp_jax.losses.dual import (
+    DAMPING,
+    HIGHEST,
+    REACH,
+    Mass,
+    State,
+    damped_inverse,
+    solve,
+)
 
 # Of the kernel that is kept in memory: sums of more terms than this lose digits.
 BLOCK = 1024
@@ -31,7 +39,8 @@ BLOCK = 1024
 SAMPLE_ELEMENTS = 2**25
 # Where a head is sure of itself, the sample is solved at these parts of the sharpness,
 # one after another: from one to the next log scales grow by that factor and change by
-# little. Five parts, each 4 times the last, left 1.8 times the sweeps for all rows.
+# little. The last is tried twice. Five parts, each 4 times the last, left 1.8 times the
+# sweeps for all rows.
 SOFTER = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0, 1.0)
 SAMPLE_TOL, SAMPLE_SWEEPS = 3e-2, 20
 # Sweeps with one Hessian. Over 34 problems, 20 took 689 in all; with one Hessian for
@@ -40,6 +49,8 @@ TURN = 20
 # Log scales that are given are better than those of the sample while sum |mass -
 # wanted|, at most 2, is below this.
 GOOD_START = 0.1
+# Of every other turn after one that led nowhere; see `dual.DAMPING`.
+MORE_DAMPING = 3e-2
 
 Sum = Callable[[jax.Array], jax.Array]
 
@@ -67,13 +78,16 @@ def equipartition(
 ) -> Equipartition:
     """Log scale per cluster that gives every cluster its share of the clips.
 
-    Takes the memory of `log_probs` once more, and again with `row_mass`; where that is
-    too much, see `equipartition_in_blocks`. If anything is not finite, the loop stops
-    and `converged` is False.
+    Takes the memory of `log_probs` once more, and again with `row_mass`, and some three
+    times that of a sample of the rows; where that is too much, see
+    `equipartition_in_blocks`. If `log_probs` are NaN or infinite anywhere (-inf forbids
+    a cluster), the loop stops and `converged` is False. Rows that are split over
+    devices belong inside `jax.shard_map`, see `axis_name`.
 
     Args:
-        log_probs: float32 [n, k]; rows may be shifted by any constant, so that logits
-            will do. The mean of several modalities' log probabilities pools them.
+        log_probs: float32 (or float64) [n, k]; rows may be shifted by moderate
+            constants, so that logits will do. The mean of several modalities' log
+            probabilities pools them.
         sharpness: Inverse temperature, > 0, no unit (the paper's lambda). 25 is sharp.
         cluster_mass: float32 [k] > 0, wanted relative sizes; None for equal ones.
         row_mass: float32 [n] >= 0, relative weight of clips; None for equal ones. Rows
@@ -92,11 +106,7 @@ def equipartition(
         ValueError: `log_probs` is not a float32 or float64 matrix. bfloat16 is refused
             because its rounding alone changes about 1 % of the labels at sharpness 25.
     """
-    if log_probs.ndim != 2 or log_probs.dtype not in (jnp.float32, jnp.float64):
-        raise ValueError(
-            "log_probs must be a float32 [n, k] matrix, got "
-            f"{log_probs.dtype} {log_probs.shape}; convert it with .astype('float32')."
-        )
+    _check(log_probs)
     n, k = log_probs.shape
     problem = _Problem(n, k, log_probs.dtype, cluster_mass, row_mass, axis_name)
 
@@ -112,6 +122,21 @@ def equipartition(
     )
 
 
+def _mass(name: str, mass: Any, size: int, dtype: Any) -> jax.Array:
+    mass = jnp.ones(size, dtype) if mass is None else jnp.asarray(mass, dtype)
+    if mass.shape != (size,):
+        raise ValueError(f"{name} must be of shape {(size,)}, got {mass.shape}.")
+    return mass
+
+
+def _check(log_probs: jax.Array) -> None:
+    if log_probs.ndim != 2 or log_probs.dtype not in (jnp.float32, jnp.float64):
+        raise ValueError(
+            "log_probs must be a float32 or float64 [n, k] matrix, got "
+            f"{log_probs.dtype} {log_probs.shape}; convert it with .astype('float32')."
+        )
+
+
 class _Problem:
     """What both forms have in common."""
 
@@ -125,10 +150,10 @@ class _Problem:
         axis_name: str | None,
     ) -> None:
         self.axis_name = axis_name
-        rows = jnp.ones(n, dtype) if row_mass is None else row_mass.astype(dtype)
+        rows = _mass("row_mass", row_mass, n, dtype)
         self.rows = rows / self.sum(jnp.sum(rows))
-        wanted = jnp.ones(k, dtype) if cluster_mass is None else cluster_mass
-        self.wanted = wanted.astype(dtype) / jnp.sum(wanted.astype(dtype))
+        wanted = _mass("cluster_mass", cluster_mass, k, dtype)
+        self.wanted = wanted / jnp.sum(wanted)
 
     def sum(self, x: jax.Array) -> jax.Array:
         """Over devices."""
@@ -149,14 +174,16 @@ class _Problem:
         The sample is tried at once, by Sinkhorn's steps; where these do not get there
         soon, softer problems lead up to it. All rows are then solved in turns of a few
         sweeps, each with the Hessian at the best log scales so far. A turn that did not
-        help is followed by one of Sinkhorn's steps, which always lead there in the end.
+        help is followed by one of Sinkhorn's steps.
         """
         scores, rows = self._sample(scores_of)
         wanted = self.wanted
 
-        def inverse_at(log_scale: jax.Array, part: float | jax.Array) -> jax.Array:
+        def inverse_at(
+            log_scale: jax.Array, part: float | jax.Array, damping: Any = DAMPING
+        ) -> jax.Array:
             plan = jax.nn.softmax(part * scores + log_scale[None], axis=1)
-            return damped_inverse(plan, rows, wanted)
+            return damped_inverse(plan, rows, wanted, damping)
 
         def solve_sample(
             log_scale: jax.Array, part: float | jax.Array, inverse: jax.Array | None
@@ -182,7 +209,8 @@ class _Problem:
             # may choose claims nothing.
             claims = jnp.where(rows[:, None] > 0, scores, -jnp.inf)
             claim = jax.nn.logsumexp(claims, axis=0)
-            start = -jnp.maximum(claim, jnp.max(claim) - 1e4)
+            claim = jnp.where(jnp.isfinite(claim), claim, jnp.max(claim) - 1e4)
+            start = -claim
             begun = solve_sample(start - jnp.mean(start), 1.0, None)
 
             def from_softer() -> jax.Array:
@@ -193,34 +221,41 @@ class _Problem:
             there = begun.error <= SAMPLE_TOL
             return jax.lax.cond(there, lambda: begun.log_scale, from_softer)
 
-        def turn(state: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
-            best, newton = state
-            how = {"tol": tol, "max_sweeps": jnp.minimum(TURN, max_iters - best.sweeps)}
+        def turn(state: tuple) -> tuple[State, jax.Array, jax.Array]:
+            best, newton, fails = state
+            # Turns that led nowhere would do so again: they become longer, and every
+            # other of them more cautious.
+            most = jnp.minimum(TURN * 2 ** jnp.minimum(fails, 4), max_iters)
+            damping = DAMPING + MORE_DAMPING * (fails % 2).astype(wanted.dtype)
+            how = {"tol": tol, "max_sweeps": jnp.minimum(most, max_iters - best.sweeps)}
             go_on = partial(
                 solve, mass_near, best.log_scale, wanted, reach=reach, **how
             )
             found = jax.lax.cond(
                 newton,
-                lambda: go_on(inverse_at(best.log_scale, 1.0)),
+                lambda: go_on(inverse_at(best.log_scale, 1.0, damping)),
                 lambda: go_on(None),
             )
             taken = (found.distance < best.distance) | ~jnp.isfinite(found.error)
             helped = found.distance < best.distance / 2
             sweeps = best.sweeps + found.sweeps
             best = jax.tree.map(lambda a, b: jnp.where(taken, a, b), found, best)
-            return best._replace(sweeps=sweeps), helped | ~newton
+            fails = fails + (~newton & ~taken).astype(fails.dtype)
+            return best._replace(sweeps=sweeps), helped | ~newton, fails
 
-        def unfinished(state: tuple[State, jax.Array]) -> jax.Array:
+        def unfinished(state: tuple) -> jax.Array:
             return (state[0].error > tol) & (state[0].sweeps < max_iters)
 
         if log_scale is None:
             begin = State.at(of_sample(), wanted)
         else:
-            given = log_scale - jnp.mean(log_scale)
+            given = (log_scale - jnp.mean(log_scale)).astype(wanted.dtype)
             mass = mass_near(given)(given)
             good = jnp.sum(jnp.abs(mass - wanted)) < GOOD_START
             begin = State.at(jax.lax.cond(good, lambda: given, of_sample), wanted)
-        end, _ = jax.lax.while_loop(unfinished, turn, (begin, jnp.array(True)))
+            begin = begin._replace(sweeps=jnp.int32(1))
+        begin = (begin, jnp.array(True), jnp.int32(0))
+        end, *_ = jax.lax.while_loop(unfinished, turn, begin)
         return Equipartition(end.log_scale, end.error, end.sweeps, end.error <= tol)
 
     def _sample(
@@ -233,8 +268,7 @@ class _Problem:
         size = max(32 * k, n * parts // 32)
         size = max(4096, min(size, SAMPLE_ELEMENTS // k))
         size = min(n, -(-size // parts))
-        at = sample_evenly(jax.random.key(0), n, size, self.axis_name)
-        rows = self.rows[at]
+        at, rows = sample_by_mass(jax.random.key(0), self.rows, size, self.axis_name)
         scores = gathered(_real(scores_of(at), rows), self.axis_name)
         rows = gathered(rows, self.axis_name)
         return scores, rows / jnp.sum(rows)
@@ -247,6 +281,7 @@ def scores_at(
     row_mass: jax.Array | None = None,
 ) -> jax.Array:
     """Of labels, which are their maxima, and of plans, which are their softmax."""
+    _check(log_probs)
     if row_mass is not None:
         log_probs = _real(log_probs, row_mass)
     return log_probs * jnp.asarray(sharpness, log_probs.dtype) + log_scale[None]
@@ -312,7 +347,8 @@ def equipartition_in_blocks(
 
     Args:
         features: Array [n, ...], or tree of such, of any type.
-        log_probs_of: (b of their rows) -> float32 [b, k]; such as a head.
+        log_probs_of: (b of their rows) -> float32 [b, k], such as a head; other types
+            are refused as in `equipartition`.
         sharpness: As in `equipartition`, as are all arguments not named here.
         clusters: k.
         cluster_mass: [k].
@@ -328,6 +364,7 @@ def equipartition_in_blocks(
     """
     n = jax.tree.leaves(features)[0].shape[0]
     problem = _Problem(n, clusters, jnp.float32, cluster_mass, row_mass, axis_name)
+    _check(jax.eval_shape(log_probs_of, jax.tree.map(lambda x: x[:1], features)))
 
     def scores_of(at: jax.Array) -> jax.Array:
         some = jax.tree.map(lambda x: x[at], features)

@@ -9,8 +9,18 @@ from visxp_jax.types import Batch, ClipVectors
 
 PyTree = Any
 Vectors = dict[str, jax.Array]  # 'video', 'audio' and 'fused' of n clips -> [n, d]
-# (key of the augmentation) -> one pass over the training clips; it may be repeated.
-Encode = Callable[[jax.Array], ClipVectors]
+
+
+class Encoding(NamedTuple):
+    """What making labels may ask for.
+
+    Attributes:
+        encode: (key of the augmentation) -> one pass over the training clips.
+        pause: Called now and then; it raises if the run is to stop.
+    """
+
+    encode: Callable[[jax.Array], ClipVectors]
+    pause: Callable[[], None]
 
 
 class Aux(NamedTuple):
@@ -26,7 +36,6 @@ class Relabelled(NamedTuple):
     method_state: PyTree
     metrics: dict[str, float]
     params: PyTree  # as they were, but for heads that were renumbered or drawn anew
-    fresh_heads: tuple[str, ...] = ()  # of which the optimiser must forget its moments
 
 
 class Relabel(NamedTuple):
@@ -35,16 +44,19 @@ class Relabel(NamedTuple):
     Attributes:
         steps: Steps of the stage before which it does; static.
         vectors: What it looks at, of 'video', 'audio' and 'fused'.
-        make: (params, method_state, encode, key, number) -> `Relabelled`, `number`
-            counting from 0. Vectors and labels stay on the devices.
+        make: (params, method_state, `Encoding`, key, number) -> `Relabelled`, `number`
+            counting from 0; the key is the same each time. Vectors and labels stay on
+            the devices.
         sampling: (method_state) -> float32 [clips], how often each should be seen in an
             epoch; None for once each.
+        fresh_heads: Heads that `make` draws anew: the optimiser forgets them.
     """
 
     steps: tuple[int, ...]
     vectors: tuple[str, ...]
-    make: Callable[[PyTree, PyTree, Encode, jax.Array, int], Relabelled]
+    make: Callable[[PyTree, PyTree, Encoding, jax.Array, int], Relabelled]
     sampling: Callable[[PyTree], jax.Array] | None = None
+    fresh_heads: tuple[str, ...] = ()
 
 
 class Clusters(NamedTuple):

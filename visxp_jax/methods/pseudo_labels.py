@@ -55,9 +55,10 @@ def make_loss_method(
 
     - clustering: cross-entropy of each head to its pseudo-label, the mean over heads
       and views (Asano et al. 2020, eq. 1; SeLaVi's eq. 4);
-    - representation: the correspondence loss of stage 1, kept so that the two towers go
-      on agreeing;
-    - regularisation: decorrelation of the fused vectors.
+    - representation: the correspondence loss of stage 1 (L3-Net), kept so that the two
+      towers go on agreeing; left out where its weight is 0;
+    - regularisation: mean squared correlation between different dimensions of the fused
+      vectors over the batch (Barlow Twins, the off-diagonal term of its eq. 1).
 
     Equal cluster sizes are a constraint of the labels and no term of the loss.
 
@@ -93,34 +94,34 @@ def make_loss_method(
             per_clip = per_clip + cost / len(heads)
         rows = jnp.maximum(jnp.sum(batch.weight), 1.0)
         clustering = jnp.sum(batch.weight * per_clip) / rows
-        representation, accuracy = avc.correspondence(
-            model, params, video, audio, batch, shifts=section.shifts
-        )
         regularisation = decorrelation(vectors["fused"], batch.weight)
-        total = (
-            section.clustering * clustering
-            + section.representation * representation
-            + section.regularisation * regularisation
-        )
+        total = section.clustering * clustering
+        total = total + section.regularisation * regularisation
         metrics = {
             "loss/clustering": clustering,
-            "loss/representation": representation,
             "loss/regularisation": regularisation,
-            "avc_accuracy": accuracy,
         }
+        if section.representation:
+            representation, accuracy = avc.correspondence(
+                model, params, video, audio, batch, shifts=section.shifts
+            )
+            total = total + section.representation * representation
+            metrics["loss/representation"] = representation
+            metrics["avc_accuracy"] = accuracy
         return total, Aux(model_state, metrics)
 
+    chance = {
+        "loss/total": section.clustering * math.log(clusters)
+        + section.representation * math.log(2)
+        + section.regularisation * independent,
+        "loss/clustering": math.log(clusters),
+        "loss/regularisation": independent,
+        "validation/modality_agreement": 1 / clusters,
+    }
+    if section.representation:
+        chance |= {"loss/representation": math.log(2), "avc_accuracy": 0.5}
     return Method(
-        chance={
-            "loss/total": section.clustering * math.log(clusters)
-            + section.representation * math.log(2)
-            + section.regularisation * independent,
-            "loss/clustering": math.log(clusters),
-            "loss/representation": math.log(2),
-            "loss/regularisation": independent,
-            "avc_accuracy": 0.5,
-            "validation/modality_agreement": 1 / clusters,
-        },
+        chance=chance,
         init_state=init_state,
         loss=loss,
     )

@@ -30,7 +30,7 @@ from visxp_jax.losses.blocks import sum_in_blocks
 from visxp_jax.memory import logits_fit
 from visxp_jax.methods.base import (
     Clusters,
-    Encode,
+    Encoding,
     Method,
     Relabel,
     Relabelled,
@@ -162,7 +162,7 @@ def _mean_of(vectors: jax.Array) -> jax.Array:
 
 def make_relabel(
     config: SelflabelConfig, model: Model
-) -> Callable[[Any, Any, Encode, jax.Array, int], Relabelled]:
+) -> Callable[[Any, Any, Encoding, jax.Array, int], Relabelled]:
     """The function that makes labels, see `Relabel.make`."""
     plan = PLANS[config.labels_from]
     solver = Solver(config)
@@ -187,6 +187,7 @@ def make_relabel(
         for head in range(config.heads):
             weights = weights_of(params, names, head)
             cost = solver.disagreement(weights, rows_of(clips, names), clips.clip_id)
+            check_finite(cost, head, config)
             _, match = linear_sum_assignment(np.asarray(cost))
             order[head] = order[head][match]
         at = order.ravel()
@@ -206,22 +207,25 @@ def make_relabel(
         return [split[number % len(split)]] if in_turn else split
 
     def relabel(
-        params: Any, method_state: Any, encode: Encode, key: jax.Array, number: int
+        params: Any, method_state: Any, passes: Encoding, key: jax.Array, number: int
     ) -> Relabelled:
         store = Labels(method_state, config.clusters)
+        for_sizes, key = jax.random.split(key)
+        key = jax.random.fold_in(key, number)
         clips: ClipVectors | None = None
         for group in groups(number):
             if clips is None or config.passes == "each":
                 clips = None  # one pass's vectors at a time
-                clips = encode(jax.random.fold_in(key, int(group[0])))
+                clips = passes.encode(jax.random.fold_in(key, int(group[0])))
             if config.align and number == 0 and group[0] == 0:
                 params = aligned(params, clips)
             for head in group.tolist():
+                passes.pause()
                 of_head = jax.random.fold_in(key, config.heads + head)
                 begin = number == 0 and config.first_labels != "heads"
                 found = first_labels(clips, of_head) if begin else None
                 # Drawn once for a head; which cluster has which size may change.
-                draw = jax.random.key(head)
+                draw = jax.random.fold_in(for_sizes, head)
                 for of_set, names in enumerate(plan.sources):
                     labels, result = found or solver.label(
                         weights_of(params, names, head),
@@ -231,7 +235,7 @@ def make_relabel(
                     )
                     numbers: dict[str, Any] = {}
                     if result is not None:
-                        check_finite(result, head)
+                        check_finite(result.column_error, head, config)
                         numbers = {
                             "column_error": result.column_error,
                             "sweeps": result.iterations,
@@ -242,16 +246,17 @@ def make_relabel(
     return relabel
 
 
-def check_finite(result: Equipartition, head: int) -> None:
-    """Refuse labels of logits that are not finite.
+def check_finite(x: jax.Array, head: int, config: SelflabelConfig) -> None:
+    """Refuse labels of vectors or logits that are not finite.
 
     Raises:
         VisxpError: names the head.
     """
-    if not np.isfinite(float(result.column_error)):
+    if not np.isfinite(np.asarray(x)).all():
         raise VisxpError(
-            f"labels of head {head} cannot be made: its logits are not finite; "
-            "lower selflabel.optim.learning_rate."
+            f"labels of head {head} cannot be made: vectors and logits must be finite, "
+            f"as {config.feature_dtype}, but are not; lower the learning rate of this "
+            "stage or the one before, or set selflabel.feature_dtype."
         )
 
 
@@ -296,7 +301,9 @@ class Solver:
 
         def call(first: Any, rows: Vectors, clip_id: jax.Array, *rest: Any) -> Any:
             mesh = mesh_of(clip_id)
-            fits = logits_fit(clip_id.shape[0], self._config.clusters, mesh)
+            fits = logits_fit(
+                clip_id.shape[0], self._config.clusters, mesh, modalities=len(rows)
+            )
             return run(first, rows, clip_id, rest, mesh, fits)
 
         return call

@@ -18,7 +18,7 @@ from visxp_jax.errors import VisxpError
 from visxp_jax.losses import KMeans, kmeans, unit_length
 from visxp_jax.methods.base import (
     Clusters,
-    Encode,
+    Encoding,
     Method,
     Relabel,
     Relabelled,
@@ -66,20 +66,22 @@ def make(config: XdcConfig, model: Model, batch_size: int) -> Method:
         return jax.nn.log_softmax(jnp.stack(logits, axis=1).astype(jnp.float32))
 
     def relabel(
-        params: Any, method_state: Any, encode: Encode, key: jax.Array, number: int
+        params: Any, method_state: Any, passes: Encoding, key: jax.Array, number: int
     ) -> Relabelled:
-        del number
         store = Labels(method_state, clusters)
-        clips = encode(jax.random.fold_in(key, 0))
+        key = jax.random.fold_in(key, number)
+        clips = passes.encode(jax.random.fold_in(key, 0))
         for i, modality in enumerate(MODALITIES):
+            passes.pause()
             at = jax.random.fold_in(key, 1 + i)
             found = grouped(
                 at, clips.vectors[modality], clips.clip_id, clusters=clusters
             )
             if not np.isfinite(float(found.inertia)):
                 raise VisxpError(
-                    f"labels cannot be made from {modality}: its vectors are not "
-                    "finite; lower xdc.optim.learning_rate."
+                    f"labels cannot be made from {modality}: its vectors must be finite"
+                    f" as {config.feature_dtype}, but are not; lower the learning rate "
+                    "of this stage or the one before, or set xdc.feature_dtype."
                 )
             store.put(
                 (i, 0),
@@ -95,13 +97,14 @@ def make(config: XdcConfig, model: Model, batch_size: int) -> Method:
             params = model.with_weights(
                 params, name, drawn(at, model.weights(params, name))
             )
-        return Relabelled(store.state, store.metrics, params, tuple(HEADS))
+        return Relabelled(store.state, store.metrics, params)
 
     relabelling = Relabel(
         steps=relabel_steps(config.steps, config.relabels, config.relabel_power),
         vectors=MODALITIES,
         make=relabel,
         sampling=sampling if config.balanced_sampling else None,
+        fresh_heads=tuple(HEADS),
     )
     return method._replace(
         relabel=relabelling, clusters=Clusters(clusters, log_probs, by_modality=None)
