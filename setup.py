@@ -44,6 +44,7 @@ DEV = [
     "pre-commit>=4.7",
     "pyright[nodejs]>=1.1.414",
     "pytest>=9.2",
+    "pytest-xdist>=3.8",
     "python_speech_features>=0.6",  # the oracle of the spectrogram tests
     "ruff>=0.17.5",
 ]

@@ -29,6 +29,8 @@ def get_config(arg: str = "") -> ConfigDict:
         del section[key]
     section |= {
         "steps": 4 if debug else 700,
+        # That of stage 'avc', for the same reason: training begins from nothing.
+        "optim": section["optim"] | {"learning_rate": 3e-3},
         # New heads need time: the later, the longer until the next ones.
         "relabels": 2 if debug else 6,
         "relabel_power": 2.0,

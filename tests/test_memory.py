@@ -1,15 +1,20 @@
 """What a device holds, and what is said and refused before labels are made."""
 
+import dataclasses
+from functools import partial
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from tests.small import small_config, small_model
 from visxp_jax import estimate, memory
 from visxp_jax.errors import VisxpError
 from visxp_jax.estimate import foresee, label_memory
-from visxp_jax.sharding import make_mesh
+from visxp_jax.methods import selflabel
+from visxp_jax.models.bind import Linear
+from visxp_jax.sharding import EVERYWHERE, ROWS, make_mesh
 
 
 def session(mesh, clips: int, **changes):
@@ -65,6 +70,45 @@ def test_memory_of_labels_counts_each_part_and_goes_down_with_devices():
     )
     assert half is not None
     assert half.features == eight.features // 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("source", ["fused", "pooled"])
+def test_estimate_is_above_what_the_compiler_plans_and_not_far(source, dtype):
+    n, d, k = 65_536, 64, 16
+    mesh = make_mesh(jax.devices()[:1])
+    section = small_config().selflabel
+    assert section is not None
+    first = "features" if source == "fused" else "heads"
+    section = dataclasses.replace(
+        section, clusters=k, labels_from=source, first_labels=first
+    )
+    names = selflabel.PLANS[source].sources[0]
+    rows = {name: jax.ShapeDtypeStruct((n, d), dtype) for name in names}
+    mass = jax.ShapeDtypeStruct((n,), "float32")
+    solver = selflabel.Solver(section)
+
+    def planned(function, first, *rest):
+        split = jax.shard_map(
+            partial(function, True),
+            mesh=mesh,
+            in_specs=(EVERYWHERE, ROWS, ROWS, EVERYWHERE),
+            out_specs=(ROWS, EVERYWHERE),
+        )
+        compiled = jax.jit(split).lower(first, rows, mass, rest).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    weights = {name: Linear(jnp.zeros((d, k)), jnp.zeros(k)) for name in names}
+    key = jax.random.key(0)
+    estimate = memory.logits_bytes(n, k, mesh, modalities=len(names))
+    found = planned(solver._label, weights, key)
+    assert found <= estimate * 1.2 + 4e6  # and a sample and a block
+    assert found >= estimate / 3
+    features = n * d * len(names) * jnp.dtype(dtype).itemsize
+    grouped = planned(solver._group, key)
+    copies = 2 + (len(names) > 1)
+    assert grouped <= copies * features * 1.1 + 1.5e7
+    assert grouped >= copies * features / 2
 
 
 def test_labels_that_do_not_fit_are_refused_with_the_numbers(monkeypatch):

@@ -95,13 +95,12 @@ def label_memory(session: Session, stage: str) -> LabelMemory | None:
         logits = 4 * ELEMENTS_IN_BLOCKS
         if logits_fit(work.clips, work.clusters, mesh, **how):
             logits = logits_bytes(work.clips, work.clusters, mesh, **how)
+    # For k-means two copies more are made, while vectors are scaled to one length; and
+    # a third where those of two modalities are put side by side.
+    copies = 1 + (2 + (work.modalities > 1)) * work.kmeans
+    vectors = work.clips * work.width * kept * copies
     return LabelMemory(
-        # Two copies more are made while they are scaled to one length for k-means.
-        features=work.clips
-        * work.width
-        * kept
-        * (3 if work.kmeans else 1)
-        // mesh.size,
+        features=vectors // mesh.size,
         logits=logits,
         labels=3 * labels // mesh.size,  # the old, the new, and the next
     )

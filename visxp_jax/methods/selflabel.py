@@ -26,7 +26,7 @@ from visxp_jax.losses import (
     gaussian_cluster_mass,
     unit_length,
 )
-from visxp_jax.losses.blocks import sum_in_blocks
+from visxp_jax.losses.blocks import map_in_blocks, sum_in_blocks
 from visxp_jax.memory import logits_fit
 from visxp_jax.methods.base import (
     Clusters,
@@ -335,7 +335,8 @@ class Solver:
             error = jnp.max(jnp.abs(claims * config.clusters - 1))
             result = Equipartition(nothing, error, jnp.int32(0), jnp.array(True))
         elif fits:
-            result = equipartition(score(rows), **how)
+            # In blocks, so that half floats are never held in float32.
+            result = equipartition(map_in_blocks(score, rows, block=BLOCK), **how)
         else:
             result = equipartition_in_blocks(
                 rows, score, clusters=config.clusters, block=BLOCK, **how
