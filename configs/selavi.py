@@ -29,7 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
         {
             "selflabel": {
                 "steps": 4 if debug else 700,
-                # That of stage 'avc', for the same reason: training begins from nothing.
+                # That of stage 'avc': training begins from nothing here, too.
                 "optim": {"learning_rate": 3e-3},
                 "heads": 2 if debug else 10,
                 "sharpness": 20.0,

@@ -159,6 +159,7 @@ def test_options_of_self_labelling_go_together_where_they_make_sense():
         values(
             **{
                 "selflabel.labels_from": "swapped",
+                "selflabel.first_labels": "heads",
                 "selflabel.align": True,
                 "selflabel.passes": "each",
                 "selflabel.augmented_pass": True,
@@ -168,6 +169,20 @@ def test_options_of_self_labelling_go_together_where_they_make_sense():
     ).selflabel
     assert section.align
     assert section.passes == "each"
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"labels_from": "swapped", "first_labels": "heads"}, "align must be True"),
+        ({"labels_from": "pooled", "align": True}, "align must be False"),
+        ({"passes": "in_turn"}, "head_groups must be 1 with passes='shared'"),
+        ({"head_groups": 2}, "head_groups must be 1 with passes='shared'"),
+    ],
+)
+def test_options_of_self_labelling_that_contradict_are_refused(changes, line):
+    with pytest.raises(VisxpError, match=rf"selflabel\.{line}"):
+        from_dict(values(**{f"selflabel.{k}": v for k, v in changes.items()}))
 
 
 def test_section_of_xdc_has_no_key_of_self_labelling():

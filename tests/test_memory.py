@@ -85,7 +85,7 @@ def test_estimate_is_above_what_the_compiler_plans_and_not_far(source, dtype):
     )
     names = selflabel.PLANS[source].sources[0]
     rows = {name: jax.ShapeDtypeStruct((n, d), dtype) for name in names}
-    mass = jax.ShapeDtypeStruct((n,), "float32")
+    ids = jax.ShapeDtypeStruct((n,), "int32")
     solver = selflabel.Solver(section)
 
     def planned(function, first, *rest):
@@ -95,7 +95,7 @@ def test_estimate_is_above_what_the_compiler_plans_and_not_far(source, dtype):
             in_specs=(EVERYWHERE, ROWS, ROWS, EVERYWHERE),
             out_specs=(ROWS, EVERYWHERE),
         )
-        compiled = jax.jit(split).lower(first, rows, mass, rest).compile()
+        compiled = jax.jit(split).lower(first, rows, ids, rest).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     weights = {name: Linear(jnp.zeros((d, k)), jnp.zeros(k)) for name in names}

@@ -350,7 +350,7 @@ def test_balanced_kmeans_does_not_see_rows_of_mass_0(padding):
     plain, a = balanced_kmeans(KEY, x, clusters=4)
     labels, b = balanced_kmeans(KEY, padded, clusters=4, row_mass=mass)
     np.testing.assert_array_equal(labels[:64], plain)
-    np.testing.assert_allclose(a.log_scale, b.log_scale, atol=1e-3)
+    np.testing.assert_allclose(a.log_scale, b.log_scale, atol=1e-2)
 
 
 def test_balanced_kmeans_ignores_a_shift_and_a_stretch_of_all_features():
@@ -401,3 +401,19 @@ def test_unit_length_is_centred_then_scaled_and_keeps_the_type(dtype):
     np.testing.assert_allclose(result[1:80], expected[1:], atol=close)
     np.testing.assert_array_equal(result[80:], 0)
     assert (np.linalg.norm(result[:80], axis=1) < 1.001).all()
+
+
+@pytest.mark.parametrize("function", [kmeans, balanced_kmeans])
+def test_named_rows_in_another_order_have_the_same_labels(function):
+    """Of data without groups, where other first centres end elsewhere."""
+    x, order = normal(600), np.random.default_rng(1).permutation(600)
+    ids = jnp.arange(600, dtype=jnp.int32)
+
+    def labels(x, ids):
+        found = function(KEY, jnp.asarray(x), clusters=7, row_id=ids)
+        return np.asarray(getattr(found, "labels", found[0]))
+
+    here = labels(x, ids)
+    assert np.mean(labels(x[order], ids[order]) == here[order]) >= 0.99
+    if function is kmeans:
+        assert np.mean(labels(x[order], ids) == here[order]) < 0.9

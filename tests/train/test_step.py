@@ -15,7 +15,7 @@ def run(stage: str, devices: int, steps: int = 3, batch=None):
     mesh = make_mesh(jax.devices()[:devices])
     _, step, state = small_stage(config, stage, mesh)
     if stage == "selflabel":
-        labels = jax.random.randint(jax.random.key(3), (16, 2), 0, 4)
+        labels = jax.random.randint(jax.random.key(3), (16, 1, 2), 0, 4)
         labels = jax.device_put(labels, state.method_state["labels"].sharding)
         state = state._replace(method_state={"labels": labels})
     history = []
@@ -71,7 +71,7 @@ def test_total_is_the_weighted_sum_of_the_terms(stage, weights):
     mesh = make_mesh(jax.devices()[:1])
     _, step, state = small_stage(config, stage, mesh)
     if stage == "selflabel":
-        labels = jnp.tile(jnp.arange(4), 8).reshape(16, 2)
+        labels = jnp.tile(jnp.arange(4), 8).reshape(16, 1, 2)
         state = state._replace(method_state={"labels": labels})
     _, metrics = step(state, to_global(small_batch(), mesh), jax.random.key(7))
     total = sum(w * metrics[f"loss/{term}"] for term, w in weights.items())

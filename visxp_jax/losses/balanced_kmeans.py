@@ -8,7 +8,13 @@ import jax.numpy as jnp
 
 from visxp_jax.losses.blocks import sum_in_blocks
 from visxp_jax.losses.dual import HIGHEST
-from visxp_jax.losses.kmeans import mass_and_mean, plus_plus, sample_rows, unit_length
+from visxp_jax.losses.kmeans import (
+    mass_and_mean,
+    places,
+    plus_plus,
+    sample_rows,
+    unit_length,
+)
 from visxp_jax.losses.sinkhorn import (
     Equipartition,
     assign_in_blocks,
@@ -29,6 +35,7 @@ def balanced_kmeans(
     *,
     clusters: int,
     row_mass: jax.Array | None = None,
+    row_id: jax.Array | None = None,
     rounds: int = 20,
     sharpness: float | jax.Array = 25.0,
     block: int = 4096,
@@ -46,6 +53,7 @@ def balanced_kmeans(
         features: [n, d].
         clusters: k.
         row_mass: [n].
+        row_id: [n].
         rounds: Times that centres move.
         sharpness: Inverse temperature of the assignment on cosines, > 0, no unit.
         block: Rows at a time.
@@ -65,7 +73,8 @@ def balanced_kmeans(
     rows, _ = mass_and_mean(features, row_mass, block, axis_name)
     for_sample, for_first = jax.random.split(key)
     none = jnp.zeros(features.shape[1], jnp.float32)
-    sample = sample_rows(for_sample, features, rows, none, clusters, axis_name)
+    names = places(len(rows), axis_name) if row_id is None else row_id
+    sample = sample_rows(for_sample, features, rows, names, none, clusters, axis_name)
 
     def cosines(part: jax.Array, centres: jax.Array) -> jax.Array:
         return jnp.matmul(part.astype(jnp.float32), centres.T, precision=HIGHEST)

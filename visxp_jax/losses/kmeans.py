@@ -54,6 +54,7 @@ def kmeans(
     *,
     clusters: int,
     row_mass: jax.Array | None = None,
+    row_id: jax.Array | None = None,
     max_iters: int = 50,
     tol: float | jax.Array = 1e-4,
     block: int = 4096,
@@ -73,6 +74,8 @@ def kmeans(
         clusters: k >= 1; may exceed n.
         row_mass: float32 [n] >= 0, relative weight of rows; None for equal ones. Rows
             of mass 0 may hold anything, even NaN, and change nothing.
+        row_id: int32 [n], names of the rows: what is drawn then depends on these and
+            not on their order. None for their places.
         max_iters: Largest number of iterations over all rows.
         tol: Stop once no centre moves by more than this, relative to the spread (rms
             distance of rows from their mean).
@@ -91,10 +94,11 @@ def kmeans(
     rows, mean = mass_and_mean(features, row_mass, block, axis_name)
     for_sample, for_first, for_halves = jax.random.split(key, 3)
     # Far from the origin, |c|^2 - 2 x.c would lose its digits.
-    sample, sample_mass = sample_rows(
-        for_sample, features, rows, mean, clusters, axis_name
+    names = places(len(rows), axis_name) if row_id is None else row_id
+    sample, sample_mass, names = sample_rows(
+        for_sample, features, rows, names, mean, clusters, axis_name
     )
-    first = plus_plus(for_first, sample, sample_mass, clusters)
+    first = plus_plus(for_first, sample, sample_mass, names, clusters)
     spread = jnp.matmul(sample_mass, jnp.sum(sample**2, axis=1), precision=HIGHEST)
     limit = tol**2 * spread
     every = (features, rows, mean, block, axis_name)
@@ -202,26 +206,33 @@ def _centred(part: jax.Array, rows: jax.Array, origin: jax.Array) -> jax.Array:
     return jnp.where(rows[:, None] > 0, x, 0.0)
 
 
+def places(n: int, axis_name: str | None) -> jax.Array:
+    """Of this device's rows among those of all, int32 [n]."""
+    device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
+    return jnp.arange(n, dtype=jnp.int32) + device * n
+
+
 def sample_rows(
     key: jax.Array,
     features: jax.Array,
     rows: jax.Array,
+    names: jax.Array,
     origin: jax.Array,
     clusters: int,
     axis_name: str | None,
-) -> tuple[jax.Array, jax.Array]:
-    """Centred rows [s, d] and masses [s] of sum 1, the same on all devices."""
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Centred rows [s, d], masses [s] of sum 1 and names [s], alike on all devices."""
     parts = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     size = max(SAMPLE_ROWS, SAMPLE_ROWS_PER_CLUSTER * clusters)
     size = min(len(rows), -(-size // parts))
     at, mass = sample_by_mass(key, rows, size, axis_name)
     x = gathered(_centred(features[at], mass, origin), axis_name)
-    mass = gathered(mass, axis_name)
-    return x, mass / jnp.maximum(jnp.sum(mass), TINY)
+    mass, names = gathered(mass, axis_name), gathered(names[at], axis_name)
+    return x, mass / jnp.maximum(jnp.sum(mass), TINY), names
 
 
 def plus_plus(
-    key: jax.Array, x: jax.Array, rows: jax.Array, clusters: int
+    key: jax.Array, x: jax.Array, rows: jax.Array, names: jax.Array, clusters: int
 ) -> jax.Array:
     """Greedy k-means++: of a few rows drawn by squared distance, the best, k times."""
     trials = min(len(x), 2 + int(math.log(clusters)))
@@ -230,9 +241,12 @@ def plus_plus(
     def choose(i: jax.Array, state: tuple) -> tuple:
         centres, distance = state
         weight = jnp.log(rows) + jnp.log(distance)
-        chance = jax.random.gumbel(
-            jax.random.fold_in(key, i), weight.shape, weight.dtype
-        )
+        turn = jax.random.fold_in(key, i)
+        chance = jax.vmap(
+            lambda name: jax.random.gumbel(
+                jax.random.fold_in(turn, name), dtype=weight.dtype
+            )
+        )(names)
         drawn, at = jax.lax.top_k(weight + chance, trials)  # without repetition
         to = square[:, None] - 2 * jnp.matmul(x, x[at].T, precision=HIGHEST)
         to = jnp.clip(to + square[at][None], 0.0, distance[:, None])

@@ -297,7 +297,7 @@ class Solver:
                 in_specs=(EVERYWHERE, ROWS, ROWS, EVERYWHERE),
                 out_specs=out_specs,
             )
-            return split(first, rows, (clip_id >= 0).astype(jnp.float32), rest)
+            return split(first, rows, clip_id, rest)
 
         def call(first: Any, rows: Vectors, clip_id: jax.Array, *rest: Any) -> Any:
             mesh = mesh_of(clip_id)
@@ -313,10 +313,11 @@ class Solver:
         fits: bool,
         weights: dict[str, Linear],
         rows: Vectors,
-        row_mass: jax.Array,
+        clip_id: jax.Array,
         rest: tuple[jax.Array],
     ) -> tuple[jax.Array, Equipartition]:
         """Labels of one head by its logits."""
+        row_mass = (clip_id >= 0).astype(jnp.float32)
         config = self._config
         score = partial(mean_log_probs, weights)
         cluster_mass = None
@@ -352,7 +353,7 @@ class Solver:
         fits: bool,
         key: jax.Array,
         rows: Vectors,
-        row_mass: jax.Array,
+        clip_id: jax.Array,
         rest: tuple[()],
     ) -> tuple[jax.Array, Equipartition]:
         """Labels by balanced k-means on the vectors, those of modalities side by side.
@@ -360,12 +361,14 @@ class Solver:
         Each is centred and scaled to length 1 first, so that both count.
         """
         del fits, rest
+        row_mass = (clip_id >= 0).astype(jnp.float32)
         parts = [unit_length(x, row_mass, axis_name="data") for x in rows.values()]
         return balanced_kmeans(
             key,
             jnp.concatenate(parts, axis=1),
             clusters=self._config.clusters,
             row_mass=row_mass,
+            row_id=clip_id,
             axis_name="data",
         )
 
@@ -390,11 +393,12 @@ def _disagreement(
     fits: bool,
     weights: dict[str, Linear],
     rows: Vectors,
-    row_mass: jax.Array,
+    clip_id: jax.Array,
     rest: tuple[()],
 ) -> jax.Array:
     """`disagreement` of the heads of two modalities, [k, k]."""
     del fits, rest
+    row_mass = (clip_id >= 0).astype(jnp.float32)
 
     def of_block(rows: Vectors, row_mass: jax.Array) -> jax.Array:
         video, audio = (

@@ -128,12 +128,19 @@ def grouped(
 def _grouped(
     key: jax.Array, vectors: jax.Array, clip_id: jax.Array, clusters: int, mesh: Any
 ) -> KMeans:
-    def local(key: jax.Array, x: jax.Array, row_mass: jax.Array) -> KMeans:
-        x = unit_length(x, row_mass, axis_name="data")
-        return kmeans(key, x, clusters=clusters, row_mass=row_mass, axis_name="data")
+    def local(key: jax.Array, x: jax.Array, clip_id: jax.Array) -> KMeans:
+        row_mass = (clip_id >= 0).astype(jnp.float32)
+        return kmeans(
+            key,
+            unit_length(x, row_mass, axis_name="data"),
+            clusters=clusters,
+            row_mass=row_mass,
+            row_id=clip_id,
+            axis_name="data",
+        )
 
     out: Any = dict.fromkeys(KMeans._fields, EVERYWHERE) | {"labels": ROWS}
     split = jax.shard_map(
         local, mesh=mesh, in_specs=(EVERYWHERE, ROWS, ROWS), out_specs=KMeans(**out)
     )
-    return split(key, vectors, (clip_id >= 0).astype(jnp.float32))
+    return split(key, vectors, clip_id)
