@@ -151,7 +151,9 @@ def test_relabelling_gives_every_clip_a_label_in_every_head():
     labels = np.asarray(new.method_state["labels"])
     assert labels.shape == (32, 1, 2)
     assert labels.min() >= 0
-    assert metrics["relabel/clusters_in_use"] == 1
+    # An untrained network tells two kinds of clips apart, so that plans share them out.
+    assert metrics["relabel/column_error"] < 1e-3
+    assert metrics["relabel/clusters_in_use"] >= 0.5
     same = jax.tree.map(lambda a, b: bool((a == b).all()), new.params, state.params)
     assert all(jax.tree.leaves(same))
 
