@@ -260,15 +260,18 @@ def labels(n: int, k: int, sharpness: float) -> dict[str, Any]:
 def streamed() -> dict[str, Any]:
     """Print time and memory of two million clips."""
     n, k, d = STREAMED
-    keys = jax.random.split(jax.random.key(0), 3)
-    head = jax.random.normal(keys[0], (d, k)) / np.sqrt(d)
-    part = n // 100
-    features = np.empty((n, d), np.float16)
-    rng = np.random.default_rng(0)
-    for i in range(0, n, part):
-        features[i : i + part] = rng.standard_normal((part, d), np.float32)
-    on_device = jnp.asarray(features)
-    del features
+    key = jax.random.key(0)
+    head = jax.random.normal(key, (d, k)) / np.sqrt(d)
+
+    @jax.jit
+    def made() -> jax.Array:
+        def part(i: jax.Array) -> jax.Array:
+            return jax.random.normal(jax.random.fold_in(key, i), (n // 100, d))
+
+        parts = jax.lax.map(lambda i: part(i).astype(jnp.float16), jnp.arange(100))
+        return parts.reshape(n, d)
+
+    on_device = jax.block_until_ready(made())
 
     def score(rows: jax.Array) -> jax.Array:
         return jax.nn.log_softmax(rows.astype(jnp.float32) @ head, axis=1)

@@ -101,7 +101,7 @@ def sample_by_mass(
     upto = jnp.cumsum(mass / jnp.where(largest > 0, largest, 1))
     place = jnp.arange(size, dtype=dtype) + chance
     # A place right at the end may be beyond it, by rounding: the last row with mass.
-    last = jnp.max(jnp.where(row_mass > 0, jnp.arange(n, dtype=jnp.int32), 0))
+    last = jnp.max(jnp.where(mass > 0, jnp.arange(n, dtype=jnp.int32), 0))
     at = jnp.searchsorted(upto, place * (upto[-1] / size), side="right")
     at = jnp.minimum(at.astype(jnp.int32), last)
     return at, jnp.full(size, jnp.sum(row_mass) / size)
