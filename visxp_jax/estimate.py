@@ -10,9 +10,10 @@ import numpy as np
 
 from visxp_jax.config import SelflabelConfig
 from visxp_jax.errors import VisxpError
+from visxp_jax.losses.sinkhorn import SAMPLE_ELEMENTS
 from visxp_jax.memory import device_bytes, logits_bytes, logits_fit, size
 from visxp_jax.methods import make_method
-from visxp_jax.methods.selflabel import PLANS
+from visxp_jax.methods.selflabel import BLOCK, PLANS
 from visxp_jax.session import Session
 from visxp_jax.sharding import padded_rows
 
@@ -21,10 +22,6 @@ from visxp_jax.sharding import padded_rows
 READS, SWEEPS = 30, 12
 # Lloyd's iterations of k-means over all clips, as seen on the demo data.
 ITERATIONS = 10
-# Elements of the sample and of a block, where logits of all do not fit; see
-# `equipartition_in_blocks`.
-ELEMENTS_IN_BLOCKS = 3 * 2**25
-BLOCK = 4096
 
 
 class LabelMemory(NamedTuple):
@@ -50,6 +47,7 @@ class Work(NamedTuple):
     times: int  # that labels are made
     modalities: int  # whose logits are pooled; 0 for k-means, which has none
     kmeans: bool  # at some time
+    together: int  # vectors of a clip that it sees at once
 
 
 def work_of(session: Session, stage: str) -> Work | None:
@@ -63,7 +61,7 @@ def work_of(session: Session, stage: str) -> Work | None:
     clips = -(-session.dataset.num_usable("train") // size) * size
     widths = {"fused": config.model.fusion_dim}
     width = sum(widths.get(name, 8 * config.model.width) for name in relabel.vectors)
-    columns, passes, modalities, kmeans = 2, 1, 0, True
+    columns, passes, modalities, kmeans, together = 2, 1, 0, True, 1
     if isinstance(section, SelflabelConfig):
         sources = PLANS[section.labels_from].sources
         in_turn = section.passes == "in_turn"
@@ -73,9 +71,17 @@ def work_of(session: Session, stage: str) -> Work | None:
         passes = section.head_groups if section.passes == "each" else 1
         modalities = len(sources[0])
         kmeans = section.first_labels == "features"
-    times = len(relabel.steps)
+        together = len(set(sum(sources, ())))
     return Work(
-        clips, width, section.clusters, columns, passes, times, modalities, kmeans
+        clips=clips,
+        width=width,
+        clusters=section.clusters,
+        columns=columns,
+        passes=passes,
+        times=len(relabel.steps),
+        modalities=modalities,
+        kmeans=kmeans,
+        together=together,
     )
 
 
@@ -92,12 +98,12 @@ def label_memory(session: Session, stage: str) -> LabelMemory | None:
     logits = 0
     if work.modalities:
         how = {"modalities": work.modalities}
-        logits = 4 * ELEMENTS_IN_BLOCKS
+        logits = 3 * 4 * SAMPLE_ELEMENTS  # see `equipartition_in_blocks`
         if logits_fit(work.clips, work.clusters, mesh, **how):
             logits = logits_bytes(work.clips, work.clusters, mesh, **how)
-    # For k-means two copies more are made, while vectors are scaled to one length; and
-    # a third where those of two modalities are put side by side.
-    copies = 1 + (2 + (work.modalities > 1)) * work.kmeans
+    # For k-means vectors are copied, scaled to one length; those of several modalities
+    # are before that, too, and put side by side.
+    copies = 1 + work.kmeans * (3 if work.together > 1 else 1)
     vectors = work.clips * work.width * kept * copies
     return LabelMemory(
         features=vectors // mesh.size,

@@ -358,14 +358,17 @@ class Solver:
     ) -> tuple[jax.Array, Equipartition]:
         """Labels by balanced k-means on the vectors, those of modalities side by side.
 
-        Each is centred and scaled to length 1 first, so that both count.
+        These are centred and scaled to length 1 first, so that both count.
         """
         del fits, rest
         row_mass = (clip_id >= 0).astype(jnp.float32)
-        parts = [unit_length(x, row_mass, axis_name="data") for x in rows.values()]
+        parts = list(rows.values())
+        if len(parts) > 1:
+            parts = [unit_length(x, row_mass, axis_name="data") for x in parts]
+            parts = [jnp.concatenate(parts, axis=1)]
         return balanced_kmeans(
             key,
-            jnp.concatenate(parts, axis=1),
+            parts[0],
             clusters=self._config.clusters,
             row_mass=row_mass,
             row_id=clip_id,
