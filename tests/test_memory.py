@@ -13,6 +13,7 @@ from visxp_jax import estimate, memory
 from visxp_jax.errors import VisxpError
 from visxp_jax.estimate import foresee, label_memory
 from visxp_jax.methods import selflabel
+from visxp_jax.methods.label_solver import LabelSolver
 from visxp_jax.models.bind import Linear
 from visxp_jax.sharding import EVERYWHERE, ROWS, make_mesh
 
@@ -86,7 +87,7 @@ def test_estimate_is_above_what_the_compiler_plans_and_not_far(source, dtype):
     names = selflabel.PLANS[source].sources[0]
     rows = {name: jax.ShapeDtypeStruct((n, d), dtype) for name in names}
     ids = jax.ShapeDtypeStruct((n,), "int32")
-    solver = selflabel.Solver(section)
+    solver = LabelSolver(section)
 
     def planned(function, first, *rest):
         split = jax.shard_map(

@@ -13,7 +13,8 @@ from visxp_jax.errors import VisxpError
 from visxp_jax.losses.sinkhorn import SAMPLE_ELEMENTS
 from visxp_jax.memory import device_bytes, logits_bytes, logits_fit, size
 from visxp_jax.methods import make_method
-from visxp_jax.methods.selflabel import BLOCK, PLANS
+from visxp_jax.methods.label_solver import BLOCK
+from visxp_jax.methods.selflabel import PLANS
 from visxp_jax.session import Session
 from visxp_jax.sharding import padded_rows
 

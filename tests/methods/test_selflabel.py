@@ -17,9 +17,9 @@ from tests.clusters import (
 )
 from visxp_jax.errors import VisxpError
 from visxp_jax.losses import assign, equipartition
-from visxp_jax.methods import selflabel
+from visxp_jax.methods import label_solver, selflabel
 from visxp_jax.methods.base import Encoding
-from visxp_jax.methods.selflabel import random_labels
+from visxp_jax.methods.label_solver import random_labels
 from visxp_jax.models.bind import Linear
 from visxp_jax.sharding import make_mesh
 
@@ -304,8 +304,10 @@ def test_labels_are_the_same_on_1_and_8_devices_and_in_blocks(
     results = []
     for devices, fits in ((1, True), (8, True), (8, False)):
         mesh = make_mesh(jax.devices()[:devices])
-        monkeypatch.setattr(selflabel, "logits_fit", lambda *_, fits=fits, **__: fits)
-        monkeypatch.setattr(selflabel, "BLOCK", 4096 if fits else 24)
+        monkeypatch.setattr(
+            label_solver, "logits_fit", lambda *_, fits=fits, **__: fits
+        )
+        monkeypatch.setattr(label_solver, "BLOCK", 4096 if fits else 24)
         # More devices have the rows in another order.
         order = np.random.default_rng(devices).permutation(256)
         shuffled = {name: x[order] for name, x in vectors.items()}

@@ -5,7 +5,7 @@ the same labels; with two, each modality learns those made from the other.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from visxp_jax.config import ClusterConfig
 from visxp_jax.losses import decorrelation, pseudo_label_cross_entropy
 from visxp_jax.methods import avc
-from visxp_jax.methods.base import Aux, Method, Vectors
+from visxp_jax.methods.base import Aux, Method, Relabel, Relabelled, Vectors
 from visxp_jax.models.bind import Model
 from visxp_jax.types import Batch
 
@@ -120,10 +120,27 @@ def make_loss_method(
     }
     if section.representation:
         chance |= {"loss/representation": math.log(2), "avc_accuracy": 0.5}
-    return Method(
-        chance=chance,
-        init_state=init_state,
-        loss=loss,
+    return Method(chance=chance, init_state=init_state, loss=loss)
+
+
+def make_relabel(
+    section: ClusterConfig,
+    make: Callable[..., Relabelled],
+    vectors: Sequence[str],
+    *,
+    fresh_heads: Sequence[str] = (),
+) -> Relabel:
+    """When labels are made, and from what; see `Relabel` for the arguments."""
+
+    def sampling(method_state: Any) -> jax.Array:
+        return sampling_weights(method_state["labels"], clusters=section.clusters)
+
+    return Relabel(
+        steps=relabel_steps(section.steps, section.relabels, section.relabel_power),
+        vectors=tuple(vectors),
+        make=make,
+        sampling=sampling if section.balanced_sampling else None,
+        fresh_heads=tuple(fresh_heads),
     )
 
 

@@ -16,20 +16,8 @@ import numpy as np
 from visxp_jax.config import XdcConfig
 from visxp_jax.errors import VisxpError
 from visxp_jax.losses import KMeans, kmeans, unit_length
-from visxp_jax.methods.base import (
-    Clusters,
-    Encoding,
-    Method,
-    Relabel,
-    Relabelled,
-    Vectors,
-)
-from visxp_jax.methods.pseudo_labels import (
-    Labels,
-    make_loss_method,
-    relabel_steps,
-    sampling_weights,
-)
+from visxp_jax.methods.base import Clusters, Encoding, Method, Relabelled, Vectors
+from visxp_jax.methods.pseudo_labels import Labels, make_loss_method, make_relabel
 from visxp_jax.models.audiovisual import Head
 from visxp_jax.models.bind import Linear, Model
 from visxp_jax.sharding import EVERYWHERE, ROWS, mesh_of
@@ -55,9 +43,6 @@ def make(config: XdcConfig, model: Model, batch_size: int) -> Method:
     )
     # The modalities number their clusters independently: they cannot agree.
     del method.chance["validation/modality_agreement"]
-
-    def sampling(state: Any) -> jax.Array:
-        return sampling_weights(state["labels"], clusters=clusters)
 
     def log_probs(params: Any, vectors: Vectors) -> jax.Array:
         logits = [
@@ -99,15 +84,9 @@ def make(config: XdcConfig, model: Model, batch_size: int) -> Method:
             )
         return Relabelled(store.state, store.metrics, params)
 
-    relabelling = Relabel(
-        steps=relabel_steps(config.steps, config.relabels, config.relabel_power),
-        vectors=MODALITIES,
-        make=relabel,
-        sampling=sampling if config.balanced_sampling else None,
-        fresh_heads=tuple(HEADS),
-    )
     return method._replace(
-        relabel=relabelling, clusters=Clusters(clusters, log_probs, by_modality=None)
+        relabel=make_relabel(config, relabel, MODALITIES, fresh_heads=tuple(HEADS)),
+        clusters=Clusters(clusters, log_probs, by_modality=None),
     )
 
 
