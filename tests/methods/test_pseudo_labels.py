@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.small import small_batch, small_config, small_model
+from visxp_jax.losses import decorrelation
 from visxp_jax.methods import make_method
 from visxp_jax.methods.pseudo_labels import Labels, relabel_steps, sampling_weights
 
@@ -136,6 +137,23 @@ def test_loss_is_the_weighted_sum_of_its_three_terms(source):
     assert total == pytest.approx(np.dot(terms, [2, 0.5, 3]), rel=1e-5)
     assert method.chance["loss/clustering"] == pytest.approx(math.log(4))
     assert terms[0] == pytest.approx(math.log(4), abs=1.0)  # an untrained network
+
+
+@pytest.mark.parametrize("source", ["fused", "pooled"])
+def test_regularisation_is_of_the_vectors_that_heads_sit_on(source):
+    config = small_config(**{"selflabel.labels_from": source})
+    model, batch = small_model(config), small_batch()
+    params, model_state = jax.jit(model.init)(jax.random.key(0))
+    (video, audio), _ = model.embed(
+        params, model_state, batch.frame, batch.log_mel, train=True
+    )
+    expected = decorrelation(model.fuse(params, video, audio), batch.weight)
+    if source == "pooled":
+        both = [decorrelation(x, batch.weight) for x in (video, audio)]
+        assert abs(float(both[0] - both[1])) > 1e-3
+        expected = sum(both) / 2
+    _, _, metrics = loss_of(config, labels(np.zeros((16, 1, 2))))
+    assert metrics["loss/regularisation"] == pytest.approx(float(expected), rel=1e-3)
 
 
 def test_each_modality_pays_for_the_set_it_learns():

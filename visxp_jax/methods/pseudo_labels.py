@@ -57,8 +57,9 @@ def make_loss_method(
       and views (Asano et al. 2020, eq. 1; SeLaVi's eq. 4);
     - representation: the correspondence loss of stage 1 (L3-Net), kept so that the two
       towers go on agreeing; left out where its weight is 0;
-    - regularisation: mean squared correlation between different dimensions of the fused
-      vectors over the batch (Barlow Twins, the off-diagonal term of its eq. 1).
+    - regularisation: mean squared correlation between different dimensions of the
+      vectors that heads sit on, over the batch (Barlow Twins, the off-diagonal term of
+      its eq. 1); the mean of both modalities where they have heads of their own.
 
     Equal cluster sizes are a constraint of the labels and no term of the loss.
 
@@ -71,6 +72,7 @@ def make_loss_method(
         num_sets: s.
     """
     clusters = section.clusters
+    views = sorted({view for view, _ in heads.values()})
     independent = 1 / (batch_size - 1)  # of dimensions that have nothing in common
 
     def init_state(num_clips: int, key: jax.Array) -> dict[str, jax.Array]:
@@ -94,7 +96,8 @@ def make_loss_method(
             per_clip = per_clip + cost / len(heads)
         rows = jnp.maximum(jnp.sum(batch.weight), 1.0)
         clustering = jnp.sum(batch.weight * per_clip) / rows
-        regularisation = decorrelation(vectors["fused"], batch.weight)
+        redundancy = [decorrelation(vectors[v], batch.weight) for v in views]
+        regularisation = jnp.mean(jnp.stack(redundancy))
         total = section.clustering * clustering
         total = total + section.regularisation * regularisation
         metrics = {
