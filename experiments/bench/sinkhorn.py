@@ -217,8 +217,8 @@ def steps(n: int, k: int, rounds: int) -> dict[str, Any]:
         "Sinkhorn's steps, fused": lambda: sinkhorn(start),
         "and Anderson's acceleration": lambda: anderson(start),
         "and Newton's step of a sample": lambda: newton(start),
-        "and that sample solved first": lambda: whole(None),
-        "and begun at an earlier result": lambda: whole(earlier),
+        "equipartition: a sample says which": lambda: whole(None),
+        "equipartition, from an earlier result": lambda: whole(earlier),
     }
     jobs = {
         name: partial(lambda f: jax.block_until_ready(f()), f)

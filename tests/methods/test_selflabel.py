@@ -16,7 +16,7 @@ from tests.clusters import (
     sure_of,
 )
 from visxp_jax.errors import VisxpError
-from visxp_jax.losses import assign, equipartition
+from visxp_jax.losses import Equipartition, assign, equipartition
 from visxp_jax.methods import label_solver, selflabel
 from visxp_jax.methods.base import Encoding
 from visxp_jax.methods.label_solver import random_labels
@@ -337,6 +337,16 @@ def test_metrics_say_what_the_labels_are():
     assert metrics["relabel/largest_share"] == pytest.approx(1 / CLUSTERS)
     assert metrics["relabel/column_error"] < 1e-3
     assert all(type(value) is float for value in metrics.values())
+
+
+@pytest.mark.parametrize("converged", [True, False])
+def test_cluster_sizes_that_were_not_reached_are_said(converged, caplog):
+    result = Equipartition(
+        jnp.zeros(CLUSTERS), jnp.float32(0.05), jnp.int32(500), jnp.array(converged)
+    )
+    selflabel.warn_of_sizes(result, 3)
+    said = "labels of head 3: soft cluster sizes are still up to 5 % off after 500"
+    assert (said in caplog.text) != converged
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

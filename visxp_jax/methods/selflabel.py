@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from scipy.optimize import linear_sum_assignment
 
 from visxp_jax.config import SelflabelConfig
@@ -187,6 +188,8 @@ def make_labels(
                     numbers: dict[str, Any] = {}
                     if result is not None:
                         check_finite(result.column_error, head, config)
+                        if not begin:
+                            warn_of_sizes(result, head)
                         numbers = {
                             "column_error": result.column_error,
                             "sweeps": result.iterations,
@@ -208,4 +211,16 @@ def check_finite(x: jax.Array, head: int, config: SelflabelConfig) -> None:
             f"labels of head {head} cannot be made: vectors and logits must be finite, "
             f"as {config.feature_dtype}, but are not; lower the learning rate of this "
             "stage or the one before, or set selflabel.feature_dtype."
+        )
+
+
+def warn_of_sizes(result: Equipartition, head: int) -> None:
+    """Say so where the solver stopped before clusters had their shares."""
+    if not result.converged:
+        logging.warning(
+            "labels of head %d: soft cluster sizes are still up to %.2g %% off after "
+            "%d sweeps; a lower selflabel.sharpness makes them easier to reach.",
+            head,
+            100 * float(result.column_error),
+            int(result.iterations),
         )
