@@ -9,6 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from visxp_jax.errors import VisxpError
+from visxp_jax.sharding import everywhere, mesh_of
 from visxp_jax.train.step import TrainState
 
 
@@ -59,7 +60,7 @@ class Checkpoints:
         """Begin to save; returns once the state may be changed again."""
         if step in self._manager.all_steps():
             return
-        about = {**about, "checksums": checksums(state)}
+        about = {**about, "checksums": checksums(state), "rows": rows_of(state)}
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -77,21 +78,24 @@ class Checkpoints:
         Raises:
             VisxpError: the data are damaged.
         """
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        about = self.about(step)
+        saved = with_rows(like, about["rows"])
         try:
             restored = self._manager.restore(
-                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(saved))
             )["state"]
         except Exception as error:  # tensorstore raises the bare class, orbax many
             raise self._unreadable(step, error) from error
-        expected = self.about(step)["checksums"]
-        damaged = [k for k, v in checksums(restored).items() if expected.get(k) != v]
+        expected = about["checksums"]
+        # Some are known only to those that hold all rows: then, or now.
+        found = {k: v for k, v in checksums(restored).items() if k in expected}
+        damaged = [k for k, v in found.items() if expected[k] != v]
         if damaged:
             raise VisxpError(
                 f"checkpoint {self._directory / str(step)} is damaged in {damaged[0]}: "
                 "its checksum differs; remove that folder to go on from the one before."
             )
-        return restored
+        return jax.tree.map(_resized, restored, like)
 
     def _unreadable(self, step: int, error: Exception) -> VisxpError:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -104,6 +108,40 @@ class Checkpoints:
         """Wait for saves under way and let go."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def rows_of(state: TrainState) -> dict[str, int]:
+    """Of the arrays of the method by their path, with those that fill up devices."""
+    leaves = jax.tree_util.tree_leaves_with_path(state.method_state)
+    return {jax.tree_util.keystr(path): leaf.shape[0] for path, leaf in leaves}
+
+
+def with_rows(state: TrainState, rows: dict[str, int]) -> TrainState:
+    """Shapes, types and placements of a state whose method had so many rows.
+
+    Those of another number of devices, which may not divide them: copied to all.
+    """
+
+    def saved(path: Any, leaf: jax.Array) -> jax.ShapeDtypeStruct:
+        number = rows[jax.tree_util.keystr(path)]
+        if number == leaf.shape[0]:
+            return ocp.utils.to_shape_dtype_struct(leaf)
+        shape = (number, *leaf.shape[1:])
+        placed = everywhere(mesh_of(leaf))
+        return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=placed)
+
+    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    of_method = jax.tree_util.tree_map_with_path(saved, state.method_state)
+    return shapes._replace(method_state=of_method)
+
+
+def _resized(found: Any, like: Any) -> Any:
+    """With as many rows as `like`, and its placement."""
+    if found.shape == like.shape:
+        return found
+    n = min(len(found), len(like))
+    place = jax.jit(lambda x, y: y.at[:n].set(x[:n]), out_shardings=like.sharding)
+    return place(found, like)
 
 
 def checksums(state: TrainState) -> dict[str, int]:
