@@ -12,9 +12,9 @@ from sklearn.metrics import adjusted_rand_score
 
 from visxp_jax.losses import kmeans as exported
 from visxp_jax.losses.balanced_kmeans import balanced_kmeans
-from visxp_jax.losses.blocks import sample_by_mass
 from visxp_jax.losses.kmeans import (
     kmeans,
+    sample_rows,
     unit_length,
 )
 from visxp_jax.sharding import make_mesh
@@ -199,9 +199,16 @@ def test_empty_clusters_are_filled_by_splitting_others(seed):
     rare = np.random.default_rng(seed).choice(40_000, 15, replace=False)
     x[rare] = normal(15, 4, seed)
     key = jax.random.key(seed)
-    sample, _ = sample_by_mass(
-        jax.random.split(key, 3)[0], jnp.full(40_000, 1 / 40_000), 16_384
+    _, _, sample = sample_rows(
+        jax.random.split(key, 3)[0],
+        jnp.asarray(x),
+        jnp.full(40_000, 1 / 40_000),
+        jnp.arange(40_000),
+        jnp.zeros(4),
+        16,
+        None,
     )
+    assert len(np.unique(sample)) == 16_384
     seen = np.isin(rare, sample)
     assert seen.sum() < 12
     result = kmeans(key, jnp.asarray(x), clusters=16)
@@ -276,8 +283,9 @@ def test_kmeans_of_rows_split_over_8_devices_is_the_same(apart):
     if apart:
         np.testing.assert_array_equal(one.labels, many.labels)
         np.testing.assert_allclose(many.centres, one.centres, atol=1e-3)
-    # A few rows of the sample are others: where there are no groups, it may matter.
-    np.testing.assert_allclose(many.inertia, one.inertia, rtol=1e-5 if apart else 1e-2)
+    # Where there are no groups, rounding takes rows on borders to either side.
+    assert np.mean(np.asarray(one.labels) == np.asarray(many.labels)) >= 0.99
+    np.testing.assert_allclose(many.inertia, one.inertia, rtol=1e-5)
 
 
 def test_kmeans_of_no_more_rows_than_the_sample_is_the_same_on_8_devices():
@@ -403,11 +411,12 @@ def test_unit_length_is_centred_then_scaled_and_keeps_the_type(dtype):
     assert (np.linalg.norm(result[:80], axis=1) < 1.001).all()
 
 
+@pytest.mark.parametrize("n", [600, 40_000])  # more than the sample is
 @pytest.mark.parametrize("function", [kmeans, balanced_kmeans])
-def test_named_rows_in_another_order_have_the_same_labels(function):
+def test_named_rows_in_another_order_have_the_same_labels(function, n):
     """Of data without groups, where other first centres end elsewhere."""
-    x, order = normal(600), np.random.default_rng(1).permutation(600)
-    ids = jnp.arange(600, dtype=jnp.int32)
+    x, order = normal(n), np.random.default_rng(1).permutation(n)
+    ids = jnp.arange(n, dtype=jnp.int32)
 
     def labels(x, ids):
         found = function(KEY, jnp.asarray(x), clusters=7, row_id=ids)

@@ -120,6 +120,14 @@ def test_random_first_labels_are_equal_in_size_and_follow_the_clip():
     assert sorted(np.bincount(a)) == [4, 4, 4, 4]
 
 
+def test_random_first_labels_follow_the_clip_where_draws_are_equal():
+    """Float32 has 2^23 draws: of 40,000 clips, some two hundred share one."""
+    ids = jnp.arange(40_000, dtype=jnp.int32)
+    labels = random_labels(jax.random.key(0), ids, clusters=309)
+    again = random_labels(jax.random.key(0), ids[::-1], clusters=309)
+    np.testing.assert_array_equal(labels, again[::-1])
+
+
 @pytest.mark.parametrize(("first", "number"), [("features", 1), ("heads", 0)])
 def test_labels_come_from_each_head_for_its_own_column(first, number):
     order = np.random.default_rng(0).permutation(16)

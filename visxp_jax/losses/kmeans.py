@@ -21,7 +21,6 @@ import jax.numpy as jnp
 from visxp_jax.losses.blocks import (
     gathered,
     map_in_blocks,
-    sample_by_mass,
     sum_in_blocks,
 )
 from visxp_jax.losses.dual import HIGHEST, TINY
@@ -82,8 +81,7 @@ def kmeans(
         block: Rows at a time.
         axis_name: Inside `jax.shard_map`, the axis over which rows are split. Labels
             are then of the device's own rows; all else is the same everywhere, and
-            the same as on one device but for rounding, which may also take a few other
-            rows into the sample, if that is not of all.
+            the same as on one device but for rounding.
 
     Returns:
         `KMeans`.
@@ -221,13 +219,35 @@ def sample_rows(
     clusters: int,
     axis_name: str | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Centred rows [s, d], masses [s] of sum 1 and names [s], alike on all devices."""
+    """Centred rows [s, d], masses [s] of sum 1 and names [s], alike on all devices.
+
+    All rows, if there are not many more; otherwise drawn by mass, without repetition
+    (Efraimidis and Spirakis, 2006), by names alone.
+    """
     parts = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     size = max(SAMPLE_ROWS, SAMPLE_ROWS_PER_CLUSTER * clusters)
-    size = min(len(rows), -(-size // parts))
-    at, mass = sample_by_mass(key, rows, size, axis_name)
-    x = gathered(_centred(features[at], mass, origin), axis_name)
-    mass, names = gathered(mass, axis_name), gathered(names[at], axis_name)
+    if len(rows) * parts <= size:
+        at, place, mass = jnp.arange(len(rows)), places(len(rows), axis_name), rows
+        size = len(rows) * parts
+    else:
+        draw = jax.vmap(
+            lambda name: jax.random.exponential(jax.random.fold_in(key, name))
+        )(names)
+        wait = jnp.where(rows > 0, draw / rows, jnp.inf)
+        at = jnp.lexsort((names, wait))[:size]  # equal ones by name
+        waits, called = (gathered(x[at], axis_name) for x in (wait, names))
+        rank = jnp.argsort(jnp.lexsort((called, waits)))
+        place = rank[places(len(at), axis_name)]
+        mass = (wait[at] < jnp.inf).astype(rows.dtype)
+
+    def together(x: jax.Array) -> jax.Array:
+        all_rows = (
+            jnp.zeros((size, *x.shape[1:]), x.dtype).at[place].set(x, mode="drop")
+        )
+        return all_rows if axis_name is None else jax.lax.psum(all_rows, axis_name)
+
+    x = together(_centred(features[at], mass, origin))
+    mass, names = together(mass), together(names[at])
     return x, mass / jnp.maximum(jnp.sum(mass), TINY), names
 
 

@@ -62,7 +62,8 @@ def random_labels(key: jax.Array, clip_id: jax.Array, *, clusters: int) -> jax.A
         int32 [n]; they depend on the clips, not on the order of rows.
     """
     chance = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i)))(clip_id)
-    order = jnp.argsort(jnp.where(clip_id >= 0, chance, jnp.inf))
+    # Of millions, some draws are equal: those go by their names.
+    order = jnp.lexsort((clip_id, chance, clip_id < 0))
     rank = jnp.zeros_like(order).at[order].set(jnp.arange(len(order)))
     return (rank % clusters).astype(jnp.int32)
 
