@@ -35,8 +35,10 @@ REACH = 30.0
 # half as long after each that did not, within the reach: what the Hessian says holds
 # for moves of about 1, and the best ones may be far longer.
 RADIUS, SMALLEST_RADIUS = 4.0, 1.0
-# A step may make sum |mass - wanted|, at most 2, so many times as large, but then no
-# larger than this; any other that makes it larger is taken back.
+# A step may make the distance, see `State`, so many times as large, but then no larger
+# than this; any other that makes it larger is taken back. By sum |mass - wanted| large
+# clusters would decide alone: half of 12 problems whose clusters were of 1e-5 to 1
+# times the largest size did not end in 500 sweeps; they now do in 3 to 7.
 GROWTH, LARGEST_GROWN = 10.0, 0.1
 # Of the Newton step, relative to the wanted masses. Over 27 problems, most of them
 # logits of trained heads, 1e-3, 3e-3 and 1e-2 took 494, 401 and 1023 sweeps in all.
@@ -54,7 +56,7 @@ class State(NamedTuple):
     log_scale: jax.Array  # [k]
     mass: jax.Array  # [k], there
     error: jax.Array  # [], max |mass / wanted - 1|
-    distance: jax.Array  # [], sum |mass - wanted|
+    distance: jax.Array  # [], mean |log(mass / wanted)|
     moves: jax.Array  # [DEPTH, k], differences of the last log scales
     turns: jax.Array  # [DEPTH, k], differences of their steps
     known: jax.Array  # int32 [], rows of these two that are filled
@@ -101,7 +103,7 @@ def solve(
     """
 
     def sinkhorn(mass: jax.Array) -> jax.Array:
-        return jnp.log(wanted) - jnp.log(jnp.maximum(mass, TINY))
+        return -_log_ratio(mass, wanted)
 
     def residual(mass: jax.Array) -> jax.Array:
         if inverse is None:
@@ -113,7 +115,7 @@ def solve(
             log_scale=log_scale,
             mass=mass,
             error=jnp.max(jnp.abs(mass / wanted - 1.0)),
-            distance=jnp.sum(jnp.abs(mass - wanted)),
+            distance=distance(mass, wanted),
             sweeps=state.sweeps + 1,
         )
 
@@ -159,6 +161,15 @@ def solve(
 
     begin = State.at(log_scale, wanted)
     return jax.lax.while_loop(unfinished, stretch, begin)
+
+
+def distance(mass: jax.Array, wanted: jax.Array) -> jax.Array:
+    """Mean over clusters of |log(mass / wanted)|: small ones count as large ones do."""
+    return jnp.mean(jnp.abs(_log_ratio(mass, wanted)))
+
+
+def _log_ratio(mass: jax.Array, wanted: jax.Array) -> jax.Array:
+    return jnp.log(jnp.maximum(mass, TINY)) - jnp.log(wanted)
 
 
 def _anderson(state: State, step: jax.Array) -> jax.Array:

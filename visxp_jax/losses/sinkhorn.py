@@ -30,6 +30,7 @@ from visxp_jax.losses.dual import (
     Mass,
     State,
     damped_inverse,
+    distance,
     solve,
 )
 
@@ -49,8 +50,8 @@ EASY_SWEEPS = 10
 # Sweeps with one Hessian. With one for good, problems of groups of very unequal size
 # did not end in 500; 15 and 30 took about as many as 20.
 TURN = 20
-# Log scales that are given are better than those of the sample while sum |mass -
-# wanted|, at most 2, is below this.
+# Log scales that are given are better than those of the sample while their distance is
+# below this.
 GOOD_START = 0.1
 # Of every other turn after one that led nowhere; see `dual.DAMPING`.
 MORE_DAMPING = 3e-2
@@ -200,7 +201,8 @@ class _Problem:
                 lambda: go_on(self._inverse(scores, rows, best.log_scale, damping)),
                 lambda: go_on(None),
             )
-            taken = (found.distance < best.distance) | ~jnp.isfinite(found.error)
+            taken = (found.distance < best.distance) | (found.error <= tol)
+            taken = taken | ~jnp.isfinite(found.error)
             helped = found.distance < best.distance / 2
             sweeps = best.sweeps + found.sweeps
             best = jax.tree.map(lambda a, b: jnp.where(taken, a, b), found, best)
@@ -216,7 +218,7 @@ class _Problem:
         else:
             given = (log_scale - jnp.mean(log_scale)).astype(wanted.dtype)
             mass = mass_near(given)(given)
-            good = jnp.sum(jnp.abs(mass - wanted)) < GOOD_START
+            good = distance(mass, wanted) < GOOD_START
             start, easy = jax.lax.cond(
                 good, lambda: (given, jnp.array(False)), of_sample
             )
@@ -265,8 +267,8 @@ class _Problem:
 
         def from_softer() -> jax.Array:
             soft = (jnp.zeros_like(wanted), jnp.zeros_like(begun.distance))
-            soft, distance = jax.lax.fori_loop(0, len(SOFTER), anneal, soft)
-            return jnp.where(distance < begun.distance, soft, begun.log_scale)
+            soft, left = jax.lax.fori_loop(0, len(SOFTER), anneal, soft)
+            return jnp.where(left < begun.distance, soft, begun.log_scale)
 
         there = begun.error <= SAMPLE_TOL
         found = jax.lax.cond(there, lambda: begun.log_scale, from_softer)
