@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from tests.test_main import losses
 from visxp_jax.relabel import Relabeller
 from visxp_jax.sharding import make_mesh
 from visxp_jax.train.loop import Preempted
-from visxp_jax.train.optim import make_optimizer
+from visxp_jax.train.optim import FRESH, KEPT, make_optimizer
 from visxp_jax.train.step import state_sharding
 
 ROOT = Path(__file__).parent.parent
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 JOB = """
     import os, sys
     from pathlib import Path
+    import numpy as np
     from configs import CONFIG
     from visxp_jax import relabel
     from visxp_jax.config import from_dict
@@ -35,10 +37,10 @@ JOB = """
     workdir, data, number = sys.argv[1:]
     config = CONFIG.get_config("debug")
     config.data.dir, config.data.reader = data, "array_record"
-    config.run.log_every = 1
+    config.run.log_every, config.run.save_every = 1, 1
     config.STAGE.steps = 8
     passes = 0
-    batches = relabel.Relabeller._batches
+    batches, make = relabel.Relabeller._batches, relabel.Relabeller.__call__
 
     def watched(self):
         global passes
@@ -48,7 +50,13 @@ JOB = """
                 os.kill(os.getpid(), int(number))
             yield batch
 
+    def kept(self, state):
+        state, metrics = make(self, state)
+        np.save(f"{workdir}/labels-{int(state.step)}.npy", state.method_state["labels"])
+        return state, metrics
+
     relabel.Relabeller._batches = watched
+    relabel.Relabeller.__call__ = kept
     try:
         run(from_dict(config), Path(workdir), tensorboard=False)
     except Preempted as stopped:
@@ -94,8 +102,20 @@ def test_run_killed_while_labels_are_made_goes_on_to_the_same_labels(
     assert not (parts / "results.json").exists()
     again = job(name, parts, data)
     assert again.returncode == 0, again.stderr
-    if number == signal.SIGTERM:
-        assert f"going on from step {step} " in again.stdout
+    went_on = re.search(r"going on from step (\d+) ", again.stdout)
+    assert went_on
+    # A save under way at the kill is lost.
+    assert int(went_on[1]) in (
+        (step,) if number == signal.SIGTERM else (step - 1, step)
+    )
+    assert {path.name for path in parts.glob("labels-*")} == {
+        "labels-0.npy",
+        f"labels-{step}.npy",
+    }
+    for path in parts.glob("labels-*"):
+        labels = np.load(path)
+        assert labels.max() > 0
+        np.testing.assert_array_equal(labels, np.load(whole / path.name))
     expected = losses(whole)
     assert sum("relabel/label_change" in row for row in expected.values()) == 2
     assert losses(parts) == expected
@@ -114,8 +134,11 @@ class Stop:
         return step == self._at
 
 
-def relabeller(stop=None, weights=None, **changes):
-    """Of the stage 'selflabel' on two batches of made-up clips, and its state."""
+def relabeller(stop=None, fresh=(), **changes):
+    """Of the stage 'selflabel' on two batches of made-up clips, and its state.
+
+    With heads that the method is said to draw anew.
+    """
     config = small_config(**{f"selflabel.{k}": v for k, v in changes.items()})
     mesh = make_mesh(jax.devices()[:1])
     method, _, state = small_stage(config, "selflabel", mesh, clips=32)
@@ -139,7 +162,11 @@ def relabeller(stop=None, weights=None, **changes):
         stop=stop or Stop(),
     )
     section = config.selflabel
-    optimizer = make_optimizer(section.optim, section.steps)
+    assert method.relabel is not None
+    method = method._replace(relabel=method.relabel._replace(fresh_heads=fresh))
+    known = session.model.is_head(state.params, fresh) if fresh else None
+    optimizer = make_optimizer(section.optim, section.steps, fresh=known)
+    state = state._replace(opt_state=optimizer.init(state.params))
     shardings = state_sharding(state, mesh)
     made = Relabeller(session, "selflabel", method, optimizer, shardings, 0)
     return made, state, asked
@@ -156,6 +183,16 @@ def test_relabelling_gives_every_clip_a_label_in_every_head():
     assert metrics["relabel/clusters_in_use"] >= 0.5
     same = jax.tree.map(lambda a, b: bool((a == b).all()), new.params, state.params)
     assert all(jax.tree.leaves(same))
+
+
+def test_optimiser_forgets_the_heads_that_begin_anew_and_no_others():
+    made, state, _ = relabeller(fresh=("clusters",))
+    state = state._replace(opt_state=jax.tree.map(jnp.ones_like, state.opt_state))
+    _, scale, _ = made(state)[0].opt_state
+    for part, value in ((FRESH, 0), (KEPT, 1)):
+        leaves = jax.tree.leaves(scale.inner_states[part])
+        assert len(leaves) > 2
+        assert all((np.asarray(leaf) == value).all() for leaf in leaves)
 
 
 def test_relabelling_stops_at_a_signal_and_leaves_the_state():
