@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from configs import xdc
 from tests.small import small_config, small_model
 from visxp_jax import estimate, memory
+from visxp_jax.config import from_dict
 from visxp_jax.errors import VisxpError
 from visxp_jax.estimate import foresee, label_memory
 from visxp_jax.methods import selflabel
@@ -71,6 +73,61 @@ def test_memory_of_labels_counts_each_part_and_goes_down_with_devices():
     )
     assert half is not None
     assert half.features == eight.features // 2
+
+
+# In widths of a tower: what is kept, what a column is scored by, what k-means copies.
+@pytest.mark.parametrize(
+    ("source", "first", "kept", "scored", "scaled"),
+    [
+        ("pooled", "features", 2, 2, 6),
+        ("swapped", "features", 2, 1, 6),
+        ("video", "features", 1, 1, 1),
+        ("audio", "heads", 1, 1, 0),
+    ],
+)
+def test_vectors_that_no_label_comes_from_are_not_kept(
+    source, first, kept, scored, scaled
+):
+    changes = {"selflabel.labels_from": source, "selflabel.first_labels": first}
+    changes["selflabel.align"] = False
+    work = estimate.work_of(session(make_mesh(), 1024, **changes), "selflabel")
+    width = 8 * small_config().model.width
+    assert work is not None
+    found = (work.kept, work.scored, work.scaled)
+    assert found == (kept * width, scored * width, scaled * width)
+
+
+def test_kmeans_of_each_modality_copies_one_at_a_time():
+    made = session(make_mesh(), 1024)
+    made.config = from_dict(xdc.get_config("debug"))
+    work = estimate.work_of(made, "xdc")
+    width = 8 * made.config.model.width
+    assert work is not None
+    assert (work.kept, work.scored, work.scaled) == (2 * width, width, width)
+    assert not work.modalities
+
+
+@pytest.mark.parametrize("first", ["features", "heads"])
+@pytest.mark.parametrize("fits", [True, False])
+def test_time_is_of_the_passes_and_of_each_column_and_says_the_first(
+    first, fits, monkeypatch
+):
+    made = session(
+        make_mesh(), 4096, **{"selflabel.first_labels": first, "selflabel.heads": 3}
+    )
+    made.host_batch = made.config.data.batch_size
+    made.reader = SimpleNamespace(ordered=lambda *_, **__: iter([1, 2]))
+    made.encoder = lambda *_: None
+    monkeypatch.setattr(estimate, "_seconds", lambda function: 1.0)
+    monkeypatch.setattr(estimate, "logits_fit", lambda *_, **__: fits)
+    work = estimate.work_of(made, "selflabel")
+    assert work is not None
+    begin, each = estimate.label_seconds(made, None, None, "selflabel", work)
+    encode = 4096 / made.config.data.batch_size
+    column = estimate.READS / 2**24 * 4096 * 4 if fits else estimate.SWEEPS
+    assert each == pytest.approx(encode + 3 * column / 8)
+    balanced = encode + 3 * estimate.BALANCED_SWEEPS / 8
+    assert begin == pytest.approx(each if first == "heads" else balanced)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

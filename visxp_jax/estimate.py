@@ -21,8 +21,9 @@ from visxp_jax.sharding import padded_rows
 # To balance a head takes so many times as long as one read of its logits, or so many
 # sweeps where these are computed anew: what experiments/bench/sinkhorn.py shows.
 READS, SWEEPS = 30, 12
-# Lloyd's iterations of k-means over all clips, as seen on the demo data.
-ITERATIONS = 10
+# K-means takes so many times as long as the scores of all clips, once; balanced k-means
+# so many. Of (100k, 128) features and 309 clusters; 150 and 200 of (20k, 128) and 20.
+KMEANS_SWEEPS, BALANCED_SWEEPS = 110, 280
 
 
 class LabelMemory(NamedTuple):
@@ -41,14 +42,15 @@ class Work(NamedTuple):
     """How much there is to do for the labels of a stage."""
 
     clips: int  # rows, with those that fill up the last batch
-    width: int  # of all vectors that are kept
+    kept: int  # width of all vectors of a clip that are kept
+    scored: int  # of those that one column of labels is made from
+    scaled: int  # of the copies of them that k-means makes
     clusters: int
     columns: int  # of labels to solve, each time
     passes: int  # over the clips, each time
     times: int  # that labels are made
     modalities: int  # whose logits are pooled; 0 for k-means, which has none
-    kmeans: bool  # at some time
-    together: int  # vectors of a clip that it sees at once
+    first: bool  # labels come from balanced k-means
 
 
 def work_of(session: Session, stage: str) -> Work | None:
@@ -59,30 +61,36 @@ def work_of(session: Session, stage: str) -> Work | None:
     if relabel is None:
         return None
     size = config.data.batch_size
-    clips = -(-session.dataset.num_usable("train") // size) * size
-    widths = {"fused": config.model.fusion_dim}
-    width = sum(widths.get(name, 8 * config.model.width) for name in relabel.vectors)
-    columns, passes, modalities, kmeans, together = 2, 1, 0, True, 1
+    tower = 8 * config.model.width
+    widths = {"video": tower, "audio": tower, "fused": config.model.fusion_dim}
+    one = max(widths[name] for name in relabel.vectors)
+    scored, scaled, columns, passes, modalities, first = one, one, 2, 1, 0, False
     if isinstance(section, SelflabelConfig):
-        sources = PLANS[section.labels_from].sources
+        plan = PLANS[section.labels_from]
+        sources = [[plan.heads[name][0] for name in source] for source in plan.sources]
         in_turn = section.passes == "in_turn"
         columns = (
             len(sources) * section.heads // (section.head_groups if in_turn else 1)
         )
         passes = section.head_groups if section.passes == "each" else 1
         modalities = len(sources[0])
-        kmeans = section.first_labels == "features"
-        together = len(set(sum(sources, ())))
+        scored = sum(widths[name] for name in sources[0])
+        first = section.first_labels == "features"
+        together = sorted(set(sum(sources, [])))
+        scaled = sum(widths[name] for name in together) if first else 0
+        # Several are scaled each, put side by side, and scaled again.
+        scaled *= 3 if len(together) > 1 else 1
     return Work(
-        clips=clips,
-        width=width,
+        clips=-(-session.dataset.num_usable("train") // size) * size,
+        kept=sum(widths[name] for name in relabel.vectors),
+        scored=scored,
+        scaled=scaled,
         clusters=section.clusters,
         columns=columns,
         passes=passes,
         times=len(relabel.steps),
         modalities=modalities,
-        kmeans=kmeans,
-        together=together,
+        first=first,
     )
 
 
@@ -102,10 +110,7 @@ def label_memory(session: Session, stage: str) -> LabelMemory | None:
         logits = 3 * 4 * SAMPLE_ELEMENTS  # see `equipartition_in_blocks`
         if logits_fit(work.clips, work.clusters, mesh, **how):
             logits = logits_bytes(work.clips, work.clusters, mesh, **how)
-    # For k-means vectors are copied, scaled to one length; those of several modalities
-    # are before that, too, and put side by side.
-    copies = 1 + work.kmeans * (3 if work.together > 1 else 1)
-    vectors = work.clips * work.width * kept * copies
+    vectors = work.clips * (work.kept + work.scaled) * kept
     return LabelMemory(
         features=vectors // mesh.size,
         logits=logits,
@@ -137,20 +142,22 @@ def foresee(session: Session, params: Any, model_state: Any) -> list[str]:
                 f"use more devices, {stage}.feature_dtype='float16', or a narrower "
                 "network."
             )
-        seconds = label_seconds(session, params, model_state, stage, work)
+        first, each = label_seconds(session, params, model_state, stage, work)
         lines.append(
             f"{stage}: labels of {work.clips:,} clips are made {work.times} times, "
-            f"each in about {seconds:,.0f} s, and take {need} of {size(have)}."
+            f"first in about {first:,.0f} s, then in {each:,.0f} s, and take {need} of "
+            f"{size(have)}."
         )
     return lines
 
 
 def label_seconds(
     session: Session, params: Any, model_state: Any, stage: str, work: Work
-) -> float:
-    """How long it takes to make the labels of a stage once, from short timings.
+) -> tuple[float, float]:
+    """How long it takes to make the labels of a stage at first, and later.
 
-    Of a second batch, read and encoded, of a read of memory and of a block of scores.
+    From short timings: of a second batch, read and encoded, of a read of memory and of
+    a block of scores.
     """
     batches = session.reader.ordered("train", batch_size=session.host_batch)
     first = next(batches)
@@ -158,6 +165,16 @@ def label_seconds(
     session.encoder(params, model_state, [first])  # compiles
     one_batch = _seconds(lambda: session.encoder(params, model_state, [second]))
     encode = work.clips // session.config.data.batch_size * one_batch * work.passes
+
+    rows, kernel = (
+        jnp.zeros((BLOCK, work.scored)),
+        jnp.zeros((work.scored, work.clusters)),
+    )
+    score = jax.jit(lambda x, w: jax.nn.softmax(x @ w))
+    score(rows, kernel).block_until_ready()
+    one_block = _seconds(lambda: score(rows, kernel).block_until_ready())
+    sweep = one_block * work.clips / BLOCK
+    column = sweep * (SWEEPS if work.modalities else KMEANS_SWEEPS)
     if work.modalities and logits_fit(
         work.clips, work.clusters, session.mesh, modalities=work.modalities
     ):
@@ -165,15 +182,11 @@ def label_seconds(
         read(elements).block_until_ready()
         one_read = _seconds(lambda: read(elements).block_until_ready())
         column = READS * one_read / elements.size * work.clips * work.clusters
-    else:
-        rows = jnp.zeros((BLOCK, work.width // max(work.modalities, 1)))
-        kernel = jnp.zeros((rows.shape[1], work.clusters))
-        score = jax.jit(lambda x, w: jax.nn.softmax(x @ w))
-        score(rows, kernel).block_until_ready()
-        one_block = _seconds(lambda: score(rows, kernel).block_until_ready())
-        sweeps = SWEEPS * work.modalities if work.modalities else ITERATIONS
-        column = sweeps * one_block * work.clips / BLOCK
-    return encode + work.columns * column / session.mesh.size
+
+    def whole(column: float) -> float:
+        return encode + work.columns * column / session.mesh.size
+
+    return whole(sweep * BALANCED_SWEEPS if work.first else column), whole(column)
 
 
 def _seconds(function: Callable[[], Any]) -> float:

@@ -71,7 +71,7 @@ def make(config: SelflabelConfig, model: Model, batch_size: int) -> Method:
         num_heads=config.heads,
         num_sets=len(plan.sources),
     )
-    vectors = sorted({on for on, _ in plan.heads.values()})
+    vectors = sorted({plan.heads[name][0] for name in sum(plan.sources, ())})
     return method._replace(
         relabel=make_relabel(config, make_labels(config, model), vectors),
         clusters=make_clusters(config, model),

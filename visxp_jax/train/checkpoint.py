@@ -123,11 +123,9 @@ def with_rows(state: TrainState, rows: dict[str, int]) -> TrainState:
     """
 
     def saved(path: Any, leaf: jax.Array) -> jax.ShapeDtypeStruct:
-        number = rows[jax.tree_util.keystr(path)]
-        if number == leaf.shape[0]:
-            return ocp.utils.to_shape_dtype_struct(leaf)
-        shape = (number, *leaf.shape[1:])
-        placed = everywhere(mesh_of(leaf))
+        shape = (rows[jax.tree_util.keystr(path)], *leaf.shape[1:])
+        same = shape == leaf.shape
+        placed = leaf.sharding if same else everywhere(mesh_of(leaf))
         return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=placed)
 
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
