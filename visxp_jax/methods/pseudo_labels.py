@@ -58,8 +58,9 @@ def make_loss_method(
     - representation: the correspondence loss of stage 1 (L3-Net), kept so that the two
       towers go on agreeing; left out where its weight is 0;
     - regularisation: mean squared correlation between different dimensions of the
-      vectors that heads sit on, over the batch (Barlow Twins, the off-diagonal term of
-      its eq. 1); the mean of both modalities where they have heads of their own.
+      vectors that heads sit on, over the batch (after the off-diagonal term of Barlow
+      Twins' eq. 1, which is between two views, see `decorrelation`); the mean of both
+      modalities where they have heads of their own.
 
     Equal cluster sizes are a constraint of the labels and no term of the loss.
 
