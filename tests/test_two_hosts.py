@@ -49,16 +49,66 @@ JOB = """
     except Preempted as stopped:
         print(stopped)
 """
+# Labels of the same vectors, in every way they are made. One group is twice the others,
+# so that no cluster has its size from the start.
+LABELS = """
+    import sys
+    import jax
+    jax.config.update("jax_platforms", "cpu")
+    address, hosts, host, workdir, _, _ = sys.argv[1:]
+    if int(hosts) > 1:
+        jax.distributed.initialize(address, int(hosts), int(host))
+    import numpy as np
+    from jax.experimental.multihost_utils import process_allgather
+    from tests.clusters import CLUSTERS, HEADS, clip_vectors, identity, small_method
+    from visxp_jax.methods.base import Encoding
+    from visxp_jax.sharding import make_mesh, rows
+    assert jax.device_count() == 8
+    rng, width = np.random.default_rng(0), CLUSTERS * HEADS
+    group = np.minimum(np.arange(320) % (CLUSTERS + 1), CLUSTERS - 1)
+    centre = np.eye(width)[group] + np.eye(width)[CLUSTERS + group]
+    video, audio = centre + 0.3 * rng.standard_normal((2, 320, width))
+    clips = clip_vectors(np.arange(320), video=video, audio=audio, fused=video + audio)
+    names = ("clusters", "clusters_video", "clusters_audio", "xdc_video", "xdc_audio")
+    params = {name: identity(width) for name in names}
+    cases = {
+        "fused": {},
+        "pooled": {"labels_from": "pooled", "sizes": "gaussian"},
+        "swapped": {"labels_from": "swapped"},
+        "aligned": {"labels_from": "pooled", "first_labels": "heads", "align": True},
+        "free": {"sizes": "free"},
+        "random": {"first_labels": "random"},
+        "xdc": {"stage": "xdc"},
+    }
+    found = {}
+    for name, changes in cases.items():
+        method = small_method(**changes)
+        for number in (0, 1):
+            state = method.init_state(320, jax.random.key(0))
+            state = jax.device_put(state, rows(make_mesh()))
+            passes = Encoding(lambda key: clips, lambda: None)
+            made = method.relabel.make(params, state, passes, jax.random.key(1), number)
+            labels = process_allgather(made.method_state["labels"], tiled=True)
+            found[f"{name}-{number}"] = labels
+    np.savez(f"{workdir}/labels-{host}.npz", **found)
+"""
 
 
 def start(
-    hosts: int, host: int, port: int, workdir: Path, data: Path, *, steps: int = 4
+    hosts: int,
+    host: int,
+    port: int,
+    workdir: Path,
+    data: Path,
+    *,
+    steps: int = 4,
+    code: str = JOB,
 ):
     workdir.mkdir(exist_ok=True)
     flags = f"--xla_force_host_platform_device_count={8 // hosts}"
     return subprocess.Popen(
         [
-            *(sys.executable, "-c", textwrap.dedent(JOB), f"127.0.0.1:{port}"),
+            *(sys.executable, "-c", textwrap.dedent(code), f"127.0.0.1:{port}"),
             *(str(hosts), str(host), str(workdir), str(data), str(steps)),
         ],
         cwd=ROOT,
@@ -113,6 +163,28 @@ def test_two_hosts_give_the_losses_labels_and_weights_of_one(prepared, tmp_path)
     with np.load(one / "model.npz") as a, np.load(two / "model.npz") as b:
         for name in a.files:
             np.testing.assert_allclose(a[name], b[name], rtol=2e-3, atol=1e-4)
+
+
+def test_two_hosts_make_the_same_labels_of_the_same_vectors_as_one(tmp_path):
+    port = free_port()
+    one, two = tmp_path / "one", tmp_path / "two"
+    jobs = [start(2, host, port, two, tmp_path, code=LABELS) for host in (0, 1)]
+    jobs.append(start(1, 0, port, one, tmp_path, code=LABELS))
+    try:
+        for job in jobs:
+            _, errors = job.communicate(timeout=280)
+            assert job.returncode == 0, errors
+    finally:
+        for job in jobs:
+            job.kill()
+    files = [one / "labels-0.npz", two / "labels-0.npz", two / "labels-1.npz"]
+    expected, *found = [dict(np.load(file)) for file in files]
+    assert len(expected) == 14
+    for name, labels in expected.items():
+        assert labels.min() == 0, name
+        assert labels.max() == 3, name
+        for other in found:
+            np.testing.assert_array_equal(other[name], labels, err_msg=name)
 
 
 def test_signal_to_one_host_stops_both_at_the_same_step(prepared, tmp_path):

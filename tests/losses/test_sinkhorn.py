@@ -482,6 +482,31 @@ def test_in_blocks_equals_in_memory(block):
     np.testing.assert_array_equal(labels[:950], expected[:950])
 
 
+def test_memory_in_blocks_grows_with_rows_but_not_with_their_scores():
+    """But by some ten numbers of each row: masses, places in the sample, labels."""
+    head = jnp.ones((16, 64))
+
+    @jax.jit
+    def run(features):
+        def score(part):
+            return jax.nn.log_softmax(part.astype(jnp.float32) @ head, axis=1)
+
+        result = equipartition_in_blocks(
+            features, score, clusters=64, sharpness=10.0, block=256
+        )
+        return assign_in_blocks(
+            features, score, result.log_scale, sharpness=10.0, block=256
+        )
+
+    def beside(n):
+        features = jax.ShapeDtypeStruct((n, 16), jnp.float16)
+        return run.lower(features).compile().memory_analysis().temp_size_in_bytes
+
+    fewer, more = beside(100_000), beside(120_000)
+    assert (more - fewer) / 20_000 < 48  # bytes; scores of a row are 256
+    assert fewer < 100_000 * 48 + 3 * 4096 * 256  # and the sample
+
+
 def split(function, mesh):
     """`function` of rows that are split over devices."""
     return jax.jit(
