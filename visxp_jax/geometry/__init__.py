@@ -1,0 +1,1 @@
+"""Hyperbolic space as pure functions: `poincare`, the ball, and `lorentz`."""

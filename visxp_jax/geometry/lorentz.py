@@ -1,0 +1,179 @@
+"""The hyperboloid of curvature -c: -t^2 + |x|^2 = -1 / c, t > 0, by its x alone.
+
+All functions take the space part x [..., d] of points, any vector, and the space part
+of tangent vectors; the time part follows from it (`time`), so that no rounding ever
+takes a point off the hyperboloid. There is no boundary: points that float32 cannot tell
+from that of the ball are still apart here. Close pairs keep more digits in the ball.
+
+Source: Nickel and Kiela, Learning continuous hierarchies in the Lorentz model of
+hyperbolic geometry, 2018. Differs in: distances by differences, not by arcosh.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from visxp_jax.geometry.poincare import Curvature
+from visxp_jax.geometry.smooth import asinhc, safe_sqrt, sinhc, square_asinh
+
+
+def _dot(x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.sum(x * y, axis=-1, keepdims=True)
+
+
+def _time(x: jax.Array, c: Curvature) -> jax.Array:
+    return jnp.sqrt(1 / jnp.asarray(c, x.dtype) + _dot(x, x))
+
+
+def _ratio(x: jax.Array, y: jax.Array, c: Curvature) -> jax.Array:
+    """sinh(sqrt c d / 2)^2, [..., 1], as in `poincare`."""
+    space = y - x
+    time = _dot(space, x + y) / (_time(x, c) + _time(y, c))
+    return jnp.maximum(c / 4 * (_dot(space, space) - time**2), 0.0)
+
+
+def time(x: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
+    """Time part of points, [...].
+
+    Args:
+        x: [..., d].
+        c: Curvature is -c.
+    """
+    return _time(x, c)[..., 0]
+
+
+def from_poincare(x: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
+    """The point [..., d] that is x in the ball.
+
+    Args:
+        x: [..., d] in the ball.
+        c: Curvature is -c.
+    """
+    length = safe_sqrt(c * _dot(x, x))
+    return 2 * x / ((1 - length) * (1 + length))
+
+
+def to_poincare(x: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
+    """The point in the ball, [..., d]; far points may be rounded onto its boundary.
+
+    Args:
+        x: [..., d].
+        c: Curvature is -c.
+    """
+    return x / (1 + safe_sqrt(jnp.asarray(c, x.dtype)) * _time(x, c))
+
+
+def squared_distance(x: jax.Array, y: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
+    """d(x, y)^2, [...]; smooth everywhere, also where x = y.
+
+    Args:
+        x: [..., d].
+        y: [..., d].
+        c: Curvature is -c.
+    """
+    return 4 / c * square_asinh(_ratio(x, y, c))[..., 0]
+
+
+def distance(x: jax.Array, y: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
+    """d(x, y), [...]; where x = y its derivative is taken as 0.
+
+    Args:
+        x: [..., d].
+        y: [..., d].
+        c: Curvature is -c.
+    """
+    return safe_sqrt(squared_distance(x, y, c=c))
+
+
+def inner(x: jax.Array, u: jax.Array, v: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
+    """Product [...] of two tangent vectors at x.
+
+    Args:
+        x: [..., d].
+        u: [..., d], space part.
+        v: [..., d], space part.
+        c: Curvature is -c.
+    """
+    t = _time(x, c)
+    return (_dot(u, v) - _dot(x, u) / t * (_dot(x, v) / t))[..., 0]
+
+
+def exp(x: jax.Array, v: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
+    """End [..., d] of the geodesic that leaves x with velocity v, after unit time.
+
+    Args:
+        x: [..., d].
+        v: [..., d], space part.
+        c: Curvature is -c.
+    """
+    square = c * jnp.maximum(inner(x, v, v, c=c), 0.0)[..., None]
+    # cosh = 1 + 2 sinh(half)^2, without a square root at 0.
+    half = sinhc(square / 4) ** 2 * square / 4
+    return x + 2 * half * x + sinhc(square) * v
+
+
+def log(x: jax.Array, y: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
+    """The v of which `exp` from x is y, [..., d], space part.
+
+    Args:
+        x: [..., d].
+        y: [..., d].
+        c: Curvature is -c.
+    """
+    z = _ratio(x, y, c)
+    return asinhc(z) * (y - x - 2 * z * x)
+
+
+def exp0(v: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
+    """Point [..., d] at distance |v| from the origin in the direction of v.
+
+    Args:
+        v: [..., d], any vector.
+        c: Curvature is -c.
+    """
+    return sinhc(c * _dot(v, v)) * v
+
+
+def log0(x: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
+    """The v of which `exp0` is x, [..., d].
+
+    Args:
+        x: [..., d].
+        c: Curvature is -c.
+    """
+    square = c * _dot(x, x)
+    return jnp.sqrt(1 + square) * asinhc(square) * x
+
+
+def transport(
+    x: jax.Array, y: jax.Array, v: jax.Array, *, c: Curvature = 1.0
+) -> jax.Array:
+    """A vector v at x moved to y along the geodesic, [..., d]; its length stays.
+
+    Args:
+        x: [..., d].
+        y: [..., d].
+        v: [..., d], space part.
+        c: Curvature is -c.
+    """
+    along = _dot(y, v) - _time(y, c) * _dot(x, v) / _time(x, c)
+    return v + c * along / (2 + 2 * _ratio(x, y, c)) * (x + y)
+
+
+def mean(
+    x: jax.Array, weights: jax.Array | None = None, *, c: Curvature = 1.0
+) -> jax.Array:
+    """Weighted sum brought back to the hyperboloid, [..., d] of [..., n, d].
+
+    The same point as `poincare.einstein_mean`; of two, the midpoint.
+
+    Args:
+        x: [..., n, d].
+        weights: [..., n] >= 0, of any positive sum; None for equal ones.
+        c: Curvature is -c.
+    """
+    w = jnp.ones_like(x[..., :1]) if weights is None else weights[..., None]
+    w = w / jnp.sum(w, axis=-2, keepdims=True)
+    space = jnp.sum(w * x, axis=-2)
+    later = jnp.sum(w * _time(x, c), axis=-2)
+    norm = jnp.sqrt(jnp.maximum(c * (later**2 - _dot(space, space)), 1.0))
+    return space / norm
