@@ -1,0 +1,221 @@
+"""Trees, their measures and their refinement against brute force and scipy."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.cluster.hierarchy import fcluster, is_valid_linkage, linkage
+from sklearn.metrics import adjusted_rand_score
+
+from visxp_jax.hierarchy import (
+    cut,
+    dasgupta_cost,
+    dendrogram_purity,
+    linkage_matrix,
+    refine,
+)
+from visxp_jax.hierarchy.metrics import unit_rows
+from visxp_jax.hierarchy.refine import _Tree
+from visxp_jax.hierarchy.tree import check_merges, sorted_by_height, spans
+
+
+def random_tree(n: int, seed: int = 0) -> np.ndarray:
+    rng, there, merges = np.random.default_rng(seed), list(range(n)), []
+    for made in range(n, 2 * n - 1):
+        pair = [there.pop(rng.integers(len(there))) for _ in range(2)]
+        merges.append(pair)
+        there.append(made)
+    return np.array(merges, np.int64).reshape(-1, 2)
+
+
+def vectors(n: int, d: int = 5, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, d))
+
+
+def leaves(merges: np.ndarray) -> list[set[int]]:
+    """Below every node."""
+    below = [{i} for i in range(len(merges) + 1)]
+    for left, right in merges:
+        below.append(below[left] | below[right])
+    return below
+
+
+def least_common(merges: np.ndarray, i: int, j: int) -> set[int]:
+    return next(s for s in leaves(merges)[len(merges) + 1 :] if {i, j} <= s)
+
+
+def test_spans_hold_the_leaves_of_every_node():
+    merges = random_tree(30)
+    order, start, stop = spans(merges)
+    for node, below in enumerate(leaves(merges)):
+        assert set(order[start[node] : stop[node]].tolist()) == below
+
+
+@pytest.mark.parametrize(
+    ("merges", "line"),
+    [
+        (np.zeros((2, 2)), "integers"),
+        (np.zeros(4, int), "integers"),
+        (np.array([[0, 1], [2, 2]]), "exactly once"),
+        (np.array([[0, 4], [1, 3], [2, 5]]), "exactly once|earlier row"),
+        (np.array([[0, 3], [1, 2]]), "earlier row"),
+    ],
+)
+def test_what_is_no_tree_is_refused(merges, line):
+    with pytest.raises(ValueError, match=line):
+        check_merges(merges)
+
+
+@pytest.mark.parametrize("method", ["average", "single", "ward"])
+def test_linkage_and_cuts_are_those_of_scipy(method):
+    x = vectors(40)
+    z = linkage(x, method)
+    merges, heights = z[:, :2].astype(int), z[:, 2]
+    np.testing.assert_allclose(linkage_matrix(merges, heights), z)
+    for clusters in (1, 2, 7, 40):
+        found = cut(merges, clusters)
+        assert len(np.unique(found)) == clusters
+        assert adjusted_rand_score(found, fcluster(z, clusters, "maxclust")) == 1
+        firsts = [np.flatnonzero(found == i)[0] for i in range(clusters)]
+        assert firsts == sorted(firsts)
+
+
+def test_rows_out_of_order_are_sorted_and_low_parents_raised():
+    merges = np.array([[0, 1], [2, 3], [4, 6], [5, 7]])
+    made, heights = sorted_by_height(merges, np.array([3.0, 1.0, 0.5, 2.0]))
+    np.testing.assert_array_equal(made, [[2, 3], [4, 5], [0, 1], [6, 7]])
+    np.testing.assert_array_equal(heights, [1.0, 1.0, 3.0, 3.0])
+    z = linkage_matrix(random_tree(50), np.random.default_rng(0).uniform(size=49))
+    assert is_valid_linkage(z)
+    assert (np.diff(z[:, 2]) >= 0).all()
+
+
+@pytest.mark.parametrize("clusters", [0, 41])
+def test_cuts_into_clusters_that_cannot_be_are_refused(clusters):
+    with pytest.raises(ValueError, match="from 1 to the 40 rows"):
+        cut(random_tree(40), clusters)
+
+
+@pytest.mark.parametrize("d", [3, 150])
+def test_cost_is_the_sum_over_pairs(d):
+    merges, x = random_tree(20), vectors(20, d)
+    similarity = (1 + unit_rows(x) @ unit_rows(x).T) / 2
+    expected = sum(
+        similarity[i, j] * len(least_common(merges, i, j))
+        for i, j in itertools.combinations(range(20), 2)
+    )
+    assert dasgupta_cost(merges, x) == pytest.approx(expected, rel=1e-12)
+    assert dasgupta_cost(merges, 7 * x) == pytest.approx(expected, rel=1e-12)
+
+
+def test_purity_is_the_mean_over_pairs_of_a_class():
+    merges, labels = random_tree(25), np.random.default_rng(0).choice(list("abc"), 25)
+    shares = []
+    for i, j in itertools.combinations(range(25), 2):
+        if labels[i] == labels[j]:
+            below = list(least_common(merges, i, j))
+            shares.append(np.mean(labels[below] == labels[i]))
+    assert dendrogram_purity(merges, labels) == pytest.approx(np.mean(shares))
+    assert np.isnan(dendrogram_purity(merges, np.arange(25)))
+    pure = linkage(np.array([[0.0], [0.1], [5.0], [5.1]]))[:, :2].astype(int)
+    assert dendrogram_purity(pure, [0, 0, 1, 1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("x", "line"),
+    [
+        (np.zeros((3, 2)), "not 0.*3 are not, the first is row 0"),
+        (np.array([[1.0], [np.nan]]), "1 are not, the first is row 1"),
+        (np.ones(3), "matrix"),
+    ],
+)
+def test_rows_without_a_direction_are_refused(x, line):
+    with pytest.raises(ValueError, match=line):
+        unit_rows(x)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_costs_of_all_places_are_those_of_the_trees(seed):
+    merges, x = random_tree(9, seed), unit_rows(vectors(9, seed=seed))
+    before, below = dasgupta_cost(merges, x), leaves(merges)
+    for node in range(16):
+        tree = _Tree(merges, x)
+        joint, *above = tree._above(node)
+        costs = tree._costs(node, joint, above)
+        stays = costs[tree._sibling[node]]
+        places = np.flatnonzero(np.isfinite(costs))
+        # All but the subtree's own nodes and the node that moves along with it.
+        assert len(places) == 17 - (2 * len(below[node]) - 1) - 1
+        for to in places.tolist():
+            tree = _Tree(merges, x)
+            tree._move(node, joint, int(tree._sibling[node]), to)
+            after = leaves(tree.merges())
+            assert below[node] in after
+            assert (below[to] - below[node]) | below[node] in after
+            change = dasgupta_cost(tree.merges(), x) - before
+            assert costs[to] - stays == pytest.approx(change, abs=1e-9)
+
+
+def all_trees(leaves: tuple) -> list:
+    """Nested pairs, by putting the last leaf beside every node of smaller trees."""
+    if len(leaves) == 1:
+        return [leaves[0]]
+
+    def beside(tree, leaf):
+        yield (tree, leaf)
+        if isinstance(tree, tuple):
+            for part in beside(tree[0], leaf):
+                yield (part, tree[1])
+            for part in beside(tree[1], leaf):
+                yield (tree[0], part)
+
+    return [t for tree in all_trees(leaves[:-1]) for t in beside(tree, leaves[-1])]
+
+
+def merges_of(tree, n: int) -> np.ndarray:
+    merges: list[list[int]] = []
+
+    def node(tree):
+        if not isinstance(tree, tuple):
+            return tree
+        merges.append([node(part) for part in tree])
+        return n + len(merges) - 1
+
+    node(tree)
+    return np.array(merges)
+
+
+def test_refined_trees_of_6_leaves_are_the_best_of_all_945():
+    trees = [merges_of(tree, 6) for tree in all_trees(tuple(range(6)))]
+    assert len(trees) == 945
+    for seed in range(4):
+        x = vectors(6, 3, seed)
+        best = min(dasgupta_cost(tree, x) for tree in trees)
+        found = [
+            dasgupta_cost(refine(random_tree(6, i), x, random_state=i), x)
+            for i in range(6)
+        ]
+        assert min(found) == pytest.approx(best, rel=1e-9)
+
+
+def test_refining_lowers_the_cost_until_nothing_does():
+    rng = np.random.default_rng(0)
+    centre = rng.standard_normal((8, 16))
+    x = centre[np.arange(120) % 8] + 0.7 * rng.standard_normal((120, 16))
+    start = linkage(x, "average", metric="cosine")[:, :2].astype(int)
+    found = refine(start, x, random_state=1)
+    check_merges(found)
+    assert dasgupta_cost(found, x) < dasgupta_cost(start, x)
+    again = refine(found, x, random_state=2)
+    assert dasgupta_cost(again, x) == pytest.approx(dasgupta_cost(found, x), rel=1e-9)
+    np.testing.assert_array_equal(refine(start, x, random_state=1), found)
+    random = refine(random_tree(120), x)
+    assert dasgupta_cost(random, x) < 1.002 * dasgupta_cost(found, x)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_smallest_trees(n):
+    merges, x = random_tree(n), vectors(n)
+    assert refine(merges, x).shape == (n - 1, 2)
+    assert cut(merges, n).tolist() == list(range(n))
+    assert dasgupta_cost(merges, x) >= 0
