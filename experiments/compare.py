@@ -1,7 +1,7 @@
 """Train variants of a configuration over several seeds and put them side by side.
 
     python -m experiments.compare --data=runs/demo/data \
-        --out=experiments/results/audio_tower.json \
+        --out=experiments/results/methods.json \
         --variant cnn --variant rnn model.audio=rnn
 
 Every run is the main job by its command line, one after another, on the same prepared
