@@ -130,6 +130,30 @@ def test_time_is_of_the_passes_and_of_each_column_and_says_the_first(
     assert begin == pytest.approx(each if first == "heads" else balanced)
 
 
+def test_heads_that_take_turns_are_all_labelled_at_first():
+    changes = {"passes": "in_turn", "head_groups": 2, "heads": 4}
+    changes |= {"labels_from": "swapped", "augmented_pass": True}
+    made = session(
+        make_mesh(), 4096, **{f"selflabel.{k}": v for k, v in changes.items()}
+    )
+    work = estimate.work_of(made, "selflabel")
+    assert work is not None
+    # First labels, of all features, are the same for both sets.
+    assert (work.first_columns, work.columns, work.passes) == (4, 4, 1)
+    by_heads = {"selflabel.first_labels": "heads", "selflabel.align": True}
+    work = estimate.work_of(
+        session(
+            make_mesh(),
+            4096,
+            **by_heads,
+            **{f"selflabel.{k}": v for k, v in changes.items()},
+        ),
+        "selflabel",
+    )
+    assert work is not None
+    assert (work.first_columns, work.columns) == (8, 4)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("source", ["fused", "pooled"])
 def test_estimate_is_above_what_the_compiler_plans_and_not_far(source, dtype):

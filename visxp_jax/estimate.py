@@ -46,7 +46,8 @@ class Work(NamedTuple):
     scored: int  # of those that one column of labels is made from
     scaled: int  # of the copies of them that k-means makes
     clusters: int
-    columns: int  # of labels to solve, each time
+    first_columns: int  # of labels to solve at first
+    columns: int  # and each time later
     passes: int  # over the clips, each time
     times: int  # that labels are made
     modalities: int  # whose logits are pooled; 0 for k-means, which has none
@@ -65,17 +66,19 @@ def work_of(session: Session, stage: str) -> Work | None:
     widths = {"video": tower, "audio": tower, "fused": config.model.fusion_dim}
     one = max(widths[name] for name in relabel.vectors)
     scored, scaled, columns, passes, modalities, first = one, one, 2, 1, 0, False
+    first_columns = columns
     if isinstance(section, SelflabelConfig):
         plan = PLANS[section.labels_from]
         sources = [[plan.heads[name][0] for name in source] for source in plan.sources]
-        in_turn = section.passes == "in_turn"
-        columns = (
-            len(sources) * section.heads // (section.head_groups if in_turn else 1)
-        )
+        columns = first_columns = len(sources) * section.heads
+        if section.passes == "in_turn":
+            columns //= section.head_groups
         passes = section.head_groups if section.passes == "each" else 1
         modalities = len(sources[0])
         scored = sum(widths[name] for name in sources[0])
         first = section.first_labels == "features"
+        if first:  # the same for all sets
+            first_columns = section.heads
         together = sorted(set(sum(sources, [])))
         scaled = sum(widths[name] for name in together) if first else 0
         # Several are scaled each, put side by side, and scaled again.
@@ -86,6 +89,7 @@ def work_of(session: Session, stage: str) -> Work | None:
         scored=scored,
         scaled=scaled,
         clusters=section.clusters,
+        first_columns=first_columns,
         columns=columns,
         passes=passes,
         times=len(relabel.steps),
@@ -183,10 +187,9 @@ def label_seconds(
         one_read = _seconds(lambda: read(elements).block_until_ready())
         column = READS * one_read / elements.size * work.clips * work.clusters
 
-    def whole(column: float) -> float:
-        return encode + work.columns * column / session.mesh.size
-
-    return whole(sweep * BALANCED_SWEEPS if work.first else column), whole(column)
+    at_first = work.first_columns * (sweep * BALANCED_SWEEPS if work.first else column)
+    devices = session.mesh.size
+    return encode + at_first / devices, encode + work.columns * column / devices
 
 
 def _seconds(function: Callable[[], Any]) -> float:

@@ -120,3 +120,13 @@ def test_kill_9_during_a_save_loses_no_earlier_step(tmp_path):
     assert latest >= finished
     checkpoints.restore(latest, some_state(1))
     checkpoints.close()
+
+
+def test_checkpoint_without_a_checksum_of_weights_is_refused(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "checksums", lambda state: {})
+        checkpoints.save(5, some_state(1), {})
+    with pytest.raises(VisxpError, match="is damaged in"):
+        checkpoints.restore(5, some_state(1))
+    checkpoints.close()

@@ -221,8 +221,10 @@ def sample_rows(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Centred rows [s, d], masses [s] of sum 1 and names [s], alike on all devices.
 
-    All rows, if there are not many more; otherwise drawn by mass, without repetition
-    (Efraimidis and Spirakis, 2006), by names alone.
+    All rows, if there are not many more; otherwise those of largest mass / u, u drawn
+    from [0, 1) by their names alone: a row is taken as often as it weighs, and the mass
+    of a light one stands for those that were not (priority sampling; Duffield, Lund and
+    Thorup, 2007).
     """
     parts = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     size = max(SAMPLE_ROWS, SAMPLE_ROWS_PER_CLUSTER * clusters)
@@ -230,15 +232,14 @@ def sample_rows(
         at, place, mass = jnp.arange(len(rows)), places(len(rows), axis_name), rows
         size = len(rows) * parts
     else:
-        draw = jax.vmap(
-            lambda name: jax.random.exponential(jax.random.fold_in(key, name))
-        )(names)
-        wait = jnp.where(rows > 0, draw / rows, jnp.inf)
-        at = jnp.lexsort((names, wait))[:size]  # equal ones by name
+        draw = jax.vmap(lambda name: jax.random.uniform(jax.random.fold_in(key, name)))
+        wait = jnp.where(rows > 0, draw(names) / rows, jnp.inf)
+        at = jnp.lexsort((names, wait))[: size + 1]  # equal ones by name
         waits, called = (gathered(x[at], axis_name) for x in (wait, names))
-        rank = jnp.argsort(jnp.lexsort((called, waits)))
-        place = rank[places(len(at), axis_name)]
-        mass = (wait[at] < jnp.inf).astype(rows.dtype)
+        order = jnp.lexsort((called, waits))
+        place = jnp.argsort(order)[places(len(at), axis_name)]
+        first_left = jnp.maximum(waits[order[size]], TINY)
+        mass = jnp.where(rows[at] > 0, jnp.maximum(rows[at], 1 / first_left), 0.0)
 
     def together(x: jax.Array) -> jax.Array:
         all_rows = (
