@@ -257,6 +257,119 @@ def test_values_and_gradients_are_finite_at_hard_points(name):
             assert np.isfinite(np.asarray(gradient[i])).all(), point
 
 
+@pytest.mark.parametrize("at", [[0.0, 0.0], [0.3, 0.2]])
+def test_second_derivatives_are_those_of_finite_differences(at):
+    with jax.enable_x64(True):
+        x, y = jnp.array(at), jnp.array([0.5, -0.1])
+        functions = {
+            "distance": lambda x: poincare.squared_distance(x, y),
+            "factor": lambda x: poincare.conformal_factor(x)[0],
+            "log": lambda x: jnp.sum(poincare.log(x, y)),
+            "exp0": lambda x: jnp.sum(poincare.exp0(x)),
+            "hyperboloid": lambda x: lorentz.squared_distance(x, y),
+        }
+        for name, function in functions.items():
+            steps = 1e-5 * np.eye(2)
+            gradient = jax.jit(jax.grad(function))
+            expected = [(gradient(x + s) - gradient(x - s)) / 2e-5 for s in steps]
+            found = jax.hessian(function)(x)
+            np.testing.assert_allclose(found, expected, atol=1e-6, err_msg=name)
+
+
+def test_points_that_are_none_give_nan():
+    inside = np.array([0.5, 0.0], np.float32)
+    for bad in ([np.nan, 0.0], [1.01, 0.0]):
+        x = np.array(bad, np.float32)
+        assert np.isnan(poincare.distance(x, inside)), bad
+    x = np.array([np.nan, 0.0], np.float32)
+    assert np.isnan(poincare.lca_depth(x, inside))
+    assert np.isnan(lorentz.distance(x, inside))
+
+
+@pytest.mark.parametrize(
+    ("r", "largest"), [(0.99, 1e-4), (0.999, 1e-3), (0.9999, 0.02)]
+)
+def test_vectors_keep_their_digits_on_the_way_near_the_boundary(r, largest):
+    rng = np.random.default_rng(0)
+    x, v = rng.standard_normal((2, 2000, 4))
+    y = x + 1e-3 * rng.standard_normal((2000, 4)) * (1 - r) / 0.001
+    x, y = (r * p / np.linalg.norm(p, axis=1, keepdims=True) for p in (x, y))
+    x, y, v = (p.astype(np.float32) for p in (x, y, v))
+    book, (x_, y_, v_) = Book(1.0), wide(x, y, v)
+    moved = book.gyration(y_, -x_, v_) * book.factor(x_) / book.factor(y_)
+    found = np.asarray(poincare.transport(x, y, v), np.float64)
+    error = np.linalg.norm(found - moved, axis=1) / np.linalg.norm(moved, axis=1)
+    assert error.max() < largest
+    np.testing.assert_allclose(poincare.transport(x, x, v), v, rtol=1e-6)
+
+
+@pytest.mark.parametrize("r", [0.9, 0.999, 0.9999])
+def test_means_of_close_points_near_the_boundary_are_among_them(r):
+    x = points(200, 4, most=1)
+    x = (r * x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+    same = jnp.stack([x, x, x], axis=1)
+    rounding = 3e-7 / (1 - r)
+    for mean in (poincare.einstein_mean, poincare.frechet_mean):
+        assert poincare.distance(mean(same), x).max() < rounding
+    there = lorentz.from_poincare(x)
+    same = jnp.stack([there, there, there], axis=1)
+    assert lorentz.distance(lorentz.mean(same), there).max() < 1e-3
+
+
+def test_weights_may_be_the_same_for_many_sets_of_points():
+    x = points(15).reshape(5, 3, 3)
+    w = jnp.array([0.2, 0.5, 0.3])
+    for mean in (poincare.einstein_mean, poincare.frechet_mean, lorentz.mean):
+        np.testing.assert_allclose(mean(x, w)[2], mean(x[2], w), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("c", CURVATURES)
+def test_what_is_too_far_for_float32_stays_in_the_ball(c):
+    far = jnp.array([[8.0, 0.0], [300.0, 400.0]]) / np.sqrt(c)
+    x = points(2, 2, c=c)
+    for point in (
+        poincare.exp0(far, c=c),
+        poincare.exp(x, far, c=c),
+        poincare.linear(x, 30 * jnp.eye(2), jnp.array([50.0, -50.0]), c=c),
+    ):
+        assert (np.sqrt(c) * np.linalg.norm(point, axis=1) < 1).all()
+        assert np.isfinite(poincare.distance(point, x, c=c)).all()
+        assert np.isfinite(poincare.log0(point, c=c)).all()
+        assert (poincare.distance(point, 0 * point, c=c) * np.sqrt(c) > 2).all()
+
+
+@pytest.mark.parametrize("length", [0.5, 3.0])
+def test_hyperboloid_keeps_close_points_apart(length):
+    """Arcosh of 1 + 1e-6 would have one digit."""
+    x = points(500)
+    x *= length / np.linalg.norm(x, axis=1, keepdims=True)
+    y = x + 1e-3 * points(500, seed=1)
+    x_, y_ = wide(x, y)
+    time = np.sqrt(1 + dot(x_, x_)), np.sqrt(1 + dot(y_, y_))
+    square = dot(x_ - y_, x_ - y_) - (time[0] - time[1]) ** 2
+    expected = 2 * np.arcsinh(np.sqrt(square) / 2)[:, 0]
+    np.testing.assert_allclose(lorentz.distance(x, y), expected, rtol=2e-3)
+
+
+@pytest.mark.parametrize("c", CURVATURES)
+def test_hyperboloid_keeps_far_points_apart(c):
+    """Where the ball has long rounded them onto its boundary."""
+    way = jnp.array([[0.6, 0.8], [0.6, 0.8], [-0.8, 0.6], [0.6, 0.8]])
+    a, b = jnp.array([10.0, 8, 15, 20]), jnp.array([11.0, 9, 16, 0.3])
+    other = jnp.array([[0.6, 0.8], [0.6, 0.8], [0.6, 0.8], [0.8, -0.6]])
+    x = lorentz.exp0(way * a[:, None] / np.sqrt(c), c=c)
+    y = lorentz.exp0(other * b[:, None] / np.sqrt(c), c=c)
+    cosine = np.sum(way * other, axis=1)
+    a_, b_ = wide(a, b)
+    cosh = np.cosh(a_ - b_) + np.sinh(a_) * np.sinh(b_) * (1 - cosine)
+    expected = np.arccosh(cosh) / np.sqrt(c)
+    np.testing.assert_allclose(lorentz.distance(x, y, c=c), expected, rtol=1e-4)
+    # The unit vector that points away from the origin.
+    x, way = x[:2], way[:2]
+    out = np.sqrt(c) * lorentz.time(x, c=c)[:, None] * way
+    np.testing.assert_allclose(lorentz.inner(x, out, out, c=c), 1.0, rtol=1e-3)
+
+
 def test_squared_distance_is_smooth_where_points_coincide():
     x = jnp.array([0.6, 0.5])
     hessian = jax.hessian(poincare.squared_distance)(x, x)

@@ -11,6 +11,7 @@ from visxp_jax.hierarchy import (
     cut,
     dasgupta_cost,
     dendrogram_purity,
+    heights,
     linkage_matrix,
     refine,
 )
@@ -70,8 +71,8 @@ def test_what_is_no_tree_is_refused(merges, line):
 def test_linkage_and_cuts_are_those_of_scipy(method):
     x = vectors(40)
     z = linkage(x, method)
-    merges, heights = z[:, :2].astype(int), z[:, 2]
-    np.testing.assert_allclose(linkage_matrix(merges, heights), z)
+    merges = z[:, :2].astype(int)
+    np.testing.assert_allclose(linkage_matrix(merges, z[:, 2]), z)
     for clusters in (1, 2, 7, 40):
         found = cut(merges, clusters)
         assert len(np.unique(found)) == clusters
@@ -82,9 +83,13 @@ def test_linkage_and_cuts_are_those_of_scipy(method):
 
 def test_rows_out_of_order_are_sorted_and_low_parents_raised():
     merges = np.array([[0, 1], [2, 3], [4, 6], [5, 7]])
-    made, heights = sorted_by_height(merges, np.array([3.0, 1.0, 0.5, 2.0]))
+    made, high = sorted_by_height(merges, np.array([3.0, 1.0, 0.5, 2.0]))
     np.testing.assert_array_equal(made, [[2, 3], [4, 5], [0, 1], [6, 7]])
-    np.testing.assert_array_equal(heights, [1.0, 1.0, 3.0, 3.0])
+    np.testing.assert_array_equal(high, [1.0, 1.0, 3.0, 3.0])
+    lower = sorted_by_height(merges, np.array([3.0, 1.0, 0.5, 2.0]) - 9)
+    np.testing.assert_array_equal(lower[1], high - 9)
+    with pytest.raises(ValueError, match="finite"):
+        linkage_matrix(merges, np.array([0.0, 1.0, 2.0, np.nan]))
     z = linkage_matrix(random_tree(50), np.random.default_rng(0).uniform(size=49))
     assert is_valid_linkage(z)
     assert (np.diff(z[:, 2]) >= 0).all()
@@ -211,6 +216,24 @@ def test_refining_lowers_the_cost_until_nothing_does():
     np.testing.assert_array_equal(refine(start, x, random_state=1), found)
     random = refine(random_tree(120), x)
     assert dasgupta_cost(random, x) < 1.002 * dasgupta_cost(found, x)
+
+
+def test_refined_trees_can_be_cut():
+    group = np.arange(60) % 5
+    x = 5 * np.eye(8)[group] + 0.3 * vectors(60, 8)
+    start = linkage(x, "average", metric="cosine")[:, :2].astype(int)
+    found = refine(start, x)
+    assert adjusted_rand_score(cut(found, 5), group) == 1
+    z = linkage_matrix(found, heights(found, x))
+    np.testing.assert_array_equal(z[:, :2], found)
+    assert adjusted_rand_score(fcluster(z, 5, "maxclust"), group) == 1
+
+
+def test_heights_are_mean_dissimilarities_as_of_average_linkage():
+    x = vectors(30, 6)
+    z = linkage(x, "average", metric="cosine")
+    found = heights(z[:, :2].astype(int), x)
+    np.testing.assert_allclose(found, z[:, 2] / 2, rtol=1e-9)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

@@ -2,8 +2,9 @@
 
 All functions take the space part x [..., d] of points, any vector, and the space part
 of tangent vectors; the time part follows from it (`time`), so that no rounding ever
-takes a point off the hyperboloid. There is no boundary: points that float32 cannot tell
-from that of the ball are still apart here. Close pairs keep more digits in the ball.
+takes a point off the hyperboloid. There is no boundary: points that are further away
+than float32 reaches in the ball are still apart here, up to distance 43, where the
+squares of their coordinates overflow. Close pairs keep more digits in the ball.
 
 Source: Nickel and Kiela, Learning continuous hierarchies in the Lorentz model of
 hyperbolic geometry, 2018. Differs in: distances by differences, not by arcosh.
@@ -24,8 +25,37 @@ def _time(x: jax.Array, c: Curvature) -> jax.Array:
     return jnp.sqrt(1 / jnp.asarray(c, x.dtype) + _dot(x, x))
 
 
+def _unit(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Direction and length."""
+    length = safe_sqrt(_dot(x, x))
+    return x / jnp.where(length > 0, length, 1), length
+
+
 def _ratio(x: jax.Array, y: jax.Array, c: Curvature) -> jax.Array:
-    """sinh(sqrt c d / 2)^2, [..., 1], as in `poincare`."""
+    """sinh(sqrt c d / 2)^2, [..., 1], as in `poincare`.
+
+    Far from the origin by the difference of distances from there, and by the angle:
+    differences of coordinates would cancel.
+    """
+    root = safe_sqrt(jnp.asarray(c, x.dtype))
+    (u, p), (v, q) = _unit(root * x), _unit(root * y)
+    near, far = jnp.minimum(p, q), jnp.maximum(p, q)
+    plain = _near_ratio(x, y, c)
+    # One of them near the origin, the other not: nothing cancels.
+    across = (c * _time(x, c) * _time(y, c) - c * _dot(x, y) - 1) / 2
+    gap = _dot(root * (x - y), u * p + v * q)  # p^2 - q^2
+    sides = p * jnp.sqrt(1 + q**2) + q * jnp.sqrt(1 + p**2)
+    gap = gap / jnp.where(near > 1, sides, 1)
+    along = gap**2 / (2 + 2 * jnp.sqrt(1 + gap**2))
+    cosine = _dot(u, v)
+    aside = root * (y - x)
+    aside = aside - u * _dot(u, aside)
+    narrow = p * _dot(aside, aside) / jnp.where(near > 1, q * (1 + cosine), 1)
+    turn = jnp.where(cosine > 0, narrow, p * q * (1 - cosine))
+    return jnp.where(near > 1, along + turn / 2, jnp.where(far > 10, across, plain))
+
+
+def _near_ratio(x: jax.Array, y: jax.Array, c: Curvature) -> jax.Array:
     space = y - x
     time = _dot(space, x + y) / (_time(x, c) + _time(y, c))
     return jnp.maximum(c / 4 * (_dot(space, space) - time**2), 0.0)
@@ -94,7 +124,12 @@ def inner(x: jax.Array, u: jax.Array, v: jax.Array, *, c: Curvature = 1.0) -> ja
         c: Curvature is -c.
     """
     t = _time(x, c)
-    return (_dot(u, v) - _dot(x, u) / t * (_dot(x, v) / t))[..., 0]
+    plain = _dot(u, v) - _dot(x, u) / t * (_dot(x, v) / t)
+    # Far from the origin by the parts along x, which nearly vanish, and the others.
+    unit, length = _unit(x)
+    a, b = _dot(unit, u), _dot(unit, v)
+    apart = _dot(u - a * unit, v - b * unit) + a / t * (b / t) / c
+    return jnp.where(c * length**2 > 1, apart, plain)[..., 0]
 
 
 def exp(x: jax.Array, v: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
@@ -171,9 +206,17 @@ def mean(
         weights: [..., n] >= 0, of any positive sum; None for equal ones.
         c: Curvature is -c.
     """
-    w = jnp.ones_like(x[..., :1]) if weights is None else weights[..., None]
+    w = jnp.ones(x.shape[:-1], x.dtype) if weights is None else weights
+    w = jnp.broadcast_to(w, x.shape[:-1])[..., None]
     w = w / jnp.sum(w, axis=-2, keepdims=True)
-    space = jnp.sum(w * x, axis=-2)
-    later = jnp.sum(w * _time(x, c), axis=-2)
+    space = jnp.sum(w * x, axis=-2, keepdims=True)
+    later = jnp.sum(w * _time(x, c), axis=-2, keepdims=True)
     norm = jnp.sqrt(jnp.maximum(c * (later**2 - _dot(space, space)), 1.0))
-    return space / norm
+    # The norm anew, by what the points are aside from a first mean: nothing cancels.
+    first = jax.lax.stop_gradient(space / norm)
+    z = _ratio(first, x, c)
+    ahead = jnp.sum(w * (1 + 2 * z), axis=-2, keepdims=True)
+    aside = jnp.sum(w * (x - first - 2 * z * first), axis=-2, keepdims=True)
+    square = c * inner(first, aside, aside, c=c)[..., None]
+    norm = jnp.sqrt(jnp.maximum(ahead**2 - square, 1.0))
+    return (space / norm)[..., 0, :]

@@ -1,8 +1,9 @@
 """The Poincare ball of curvature -c: points x with c |x|^2 < 1.
 
-All functions take points [..., d] of any float type and broadcast as jax does. Lengths
-are measured with the factor 2 / (1 - c |x|^2), so that d(0, x) = 2 artanh(sqrt c |x|) /
-sqrt c, and `exp0` of a vector v lies at distance 2 |v|.
+All functions take points [..., d], float32 or float64, and broadcast as jax does; c is
+one positive number. Distances to points outside are NaN. Lengths are measured with the
+factor 2 / (1 - c |x|^2), so that d(0, x) = 2 artanh(sqrt c |x|) / sqrt c, and `exp0` of
+a vector v lies at distance 2 |v|.
 
 Everything that depends on two points is written by their difference and by
 
@@ -37,9 +38,8 @@ def _dot(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _inside(x: jax.Array, c: Curvature) -> jax.Array:
-    """1 - c |x|^2, [..., 1]; by a product, which keeps digits near the boundary."""
-    length = safe_sqrt(c * _dot(x, x))
-    return (1 - length) * (1 + length)
+    """1 - c |x|^2, [..., 1]."""
+    return 1 - c * _dot(x, x)
 
 
 def _ratio(x: jax.Array, y: jax.Array, c: Curvature) -> jax.Array:
@@ -65,9 +65,10 @@ def project(
     Args:
         x: [..., d], anywhere.
         c: Curvature is -c.
-        margin: In (0, 1); None for 1e-5 in float32 (distance 12.2 from 0) and 1e-12 in
-            float64.
+        margin: In (0, 1); None for 1e-5 in float32 (distance 12.2 from 0, if c is 1)
+            and 1e-12 in float64.
     """
+    x = jnp.asarray(x)
     if margin is None:
         margin = 1e-12 if x.dtype == jnp.float64 else 1e-5
     length = safe_sqrt(c * _dot(x, x))
@@ -102,8 +103,8 @@ def pairwise_squared_distance(
 ) -> jax.Array:
     """d(x_i, y_j)^2, [n, m].
 
-    By differences, not by a matrix product, which loses close pairs; compiled, no
-    array [n, m, d] is made.
+    By differences, not by a matrix product, which loses close pairs. Compiled, no array
+    [n, m, d] is made; but its gradient makes one.
 
     Args:
         x: [n, d] in the ball.
@@ -140,13 +141,13 @@ def mobius_add(x: jax.Array, y: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
 
 
 def exp0(v: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
-    """Point [..., d] at distance 2 |v| from 0 in the direction of v.
+    """Point [..., d] at distance 2 |v| from 0 in the direction of v, see `project`.
 
     Args:
         v: [..., d], any vector.
         c: Curvature is -c.
     """
-    return tanhc(c * _dot(v, v)) * v
+    return project(tanhc(c * _dot(v, v)) * v, c=c)
 
 
 def log0(x: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
@@ -160,7 +161,7 @@ def log0(x: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
 
 
 def exp(x: jax.Array, v: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
-    """End [..., d] of the geodesic that leaves x with velocity v, after unit time.
+    """End [..., d] of the geodesic that leaves x with velocity v, see `project`.
 
     Args:
         x: [..., d] in the ball.
@@ -168,7 +169,7 @@ def exp(x: jax.Array, v: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
         c: Curvature is -c.
     """
     half = v / _inside(x, c)
-    return mobius_add(x, tanhc(c * _dot(half, half)) * half, c=c)
+    return project(mobius_add(x, tanhc(c * _dot(half, half)) * half, c=c), c=c)
 
 
 def log(x: jax.Array, y: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
@@ -209,13 +210,17 @@ def gyration(
         v: [..., d], any vector.
         c: Curvature is -c.
     """
-    xx, yy, xy = c * _dot(x, x), c * _dot(y, y), c * _dot(x, y)
-    xv, yv = c * _dot(x, v), c * _dot(y, v)
-    of_x = yv * (1 + 2 * xy) - xv * yy
-    of_y = -xv - yv * xx
+    # By twice the angle of 1 + c x y* in the plane of x and y, and its sine and cosine
+    # by sums that do not cancel.
     total = x + y
-    denominator = _inside(x, c) * _inside(y, c) + c * _dot(total, total)
-    return v + 2 * (of_x * x + of_y * y) / denominator
+
+    def turned(v: jax.Array) -> jax.Array:
+        return c * (x * _dot(total, v) - total * _dot(x, v))
+
+    inside, rest = _inside(x, c) * _inside(y, c), c * _dot(total, total)
+    cosine = (_inside(x, c) + _inside(y, c) + rest) / 2
+    once = turned(v)
+    return v + 2 * (cosine * once + turned(once)) / (inside + rest)
 
 
 def midpoint(x: jax.Array, y: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
@@ -243,14 +248,25 @@ def einstein_mean(
         weights: [..., n] >= 0, of any positive sum; None for equal ones.
         c: Curvature is -c.
     """
-    w = jnp.ones_like(x[..., :1]) if weights is None else weights[..., None]
+    w = jnp.ones(x.shape[:-1], x.dtype) if weights is None else weights
+    w = jnp.broadcast_to(w, x.shape[:-1])[..., None]
     w = w / jnp.sum(w, axis=-2, keepdims=True)
-    factor = w * conformal_factor(x, c=c)
-    space = jnp.sum(factor * x, axis=-2)
-    time = jnp.sum(factor - w, axis=-2)
+    # Seen from a point among them, where they are not all near the boundary, the sum
+    # keeps its digits. Which point that is changes nothing else.
+    zero = jnp.zeros_like(x[..., :1, :])
+    begin = jax.lax.stop_gradient(project(_mean_from(zero, x, w, c), c=c))
+    return _mean_from(begin, x, w, c)[..., 0, :]
+
+
+def _mean_from(at: jax.Array, x: jax.Array, w: jax.Array, c: Curvature) -> jax.Array:
+    """Einstein mean [..., 1, d] of points as they are seen from one, [..., 1, d]."""
+    # The factor 2 / (1 - c |y|^2) of what is seen at y is 2 (1 + z).
+    z = _ratio(at, x, c)
+    space = jnp.sum(w * 2 * (1 + z) * mobius_add(-at, x, c=c), axis=-2, keepdims=True)
+    time = jnp.sum(w * (1 + 2 * z), axis=-2, keepdims=True)
     # Lorentz norm of the sum: 1 if all points are the same, more otherwise.
     norm = jnp.sqrt(jnp.maximum(time**2 - c * _dot(space, space), 1.0))
-    return space / (norm + time)
+    return mobius_add(at, space / (norm + time), c=c)
 
 
 def frechet_mean(
@@ -277,7 +293,7 @@ def frechet_mean(
         max_iters: Largest number of iterations.
     """
     w = jnp.ones(x.shape[:-1], x.dtype) if weights is None else weights
-    w = w / jnp.sum(w, axis=-1, keepdims=True)
+    w = jnp.broadcast_to(w / jnp.sum(w, axis=-1, keepdims=True), x.shape[:-1])
     if x.ndim > 2:
         mean = _frechet_mean
         for _ in range(x.ndim - 2):
@@ -360,7 +376,8 @@ def multinomial_logits(
     unit = normals / jnp.where(length > 0, length, 1)[None]
     factor = conformal_factor(x, c=c)
     shape = (1,) * (x.ndim - 1) + offsets.shape
-    shift = (2 * root * offsets).reshape(shape)
+    # Planes further away than float32 reaches are all the same.
+    shift = jnp.clip(2 * root * offsets, -30, 30).reshape(shape)
     along = root * factor * jnp.matmul(x, unit, precision=jax.lax.Precision.HIGHEST)
     inner = along * jnp.cosh(shift) - (factor - 1) * jnp.sinh(shift)
     return (2 * length / root).reshape(shape) * jnp.arcsinh(inner)
@@ -370,6 +387,8 @@ def linear(
     x: jax.Array, normals: jax.Array, offsets: jax.Array, *, c: Curvature = 1.0
 ) -> jax.Array:
     """Layer from the ball of d to that of k dimensions, [..., k]: HNN++, eq. 7.
+
+    The result is kept off the boundary, see `project`.
 
     The i-th logit of x is the signed distance of the result to the i-th coordinate
     plane.
@@ -382,5 +401,6 @@ def linear(
     """
     root = safe_sqrt(jnp.asarray(c, x.dtype))
     logits = multinomial_logits(x, normals, offsets, c=c)
-    space = jnp.sinh(root * logits) / root
-    return space / (1 + jnp.sqrt(1 + c * _dot(space, space)))
+    # sinh(15) is the boundary in float32.
+    space = jnp.sinh(jnp.clip(root * logits, -15, 15)) / root
+    return project(space / (1 + jnp.sqrt(1 + c * _dot(space, space))), c=c)

@@ -27,9 +27,9 @@ def _branches(
 
 
 def safe_sqrt(x: jax.Array) -> jax.Array:
-    """Square root of x >= 0, with derivative 0 at 0."""
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
+    """Square root of x >= 0, with derivative 0 at 0; NaN of what is negative or NaN."""
+    zero = x == 0
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, x)))
 
 
 def tanhc(x: jax.Array) -> jax.Array:

@@ -43,20 +43,42 @@ def dasgupta_cost(merges: np.ndarray, x: np.ndarray) -> float:
     Source: Dasgupta, A cost function for similarity-based hierarchical clustering,
     2016.
     """
+    sizes, between = _met(merges, x)
+    return float(np.sum(np.sum(sizes, axis=1) * between))
+
+
+def heights(merges: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Mean dissimilarity (1 - cosine) / 2 of the rows each merge brings together.
+
+    Where a tree's own heights are not known, such as after `refine`, its rows can be
+    sorted by these, and flat clusters be cut.
+
+    Args:
+        merges: int [n - 1, 2].
+        x: [n, d].
+
+    Returns:
+        float64 [n - 1].
+    """
+    sizes, between = _met(merges, x)
+    return 1 - between / np.prod(sizes, axis=1)
+
+
+def _met(merges: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Leaves of both sides [n - 1, 2], and summed similarity between them [n - 1]."""
     merges, x = check_merges(merges), unit_rows(x)
     n = len(merges) + 1
     if len(x) != n:
         raise ValueError(f"X must have the {n} rows of the tree, got {len(x)}.")
     order, start, stop = spans(merges)
-    left, right = merges[:, 0], merges[:, 1]
     shared = np.zeros(n - 1)
     for first in range(0, x.shape[1], COLUMNS):
         part = x[order, first : first + COLUMNS]
         upto = np.concatenate([np.zeros((1, part.shape[1])), np.cumsum(part, axis=0)])
-        total = [upto[stop[node]] - upto[start[node]] for node in (left, right)]
-        shared += np.einsum("id,id->i", *total)
-    size = (stop - start).astype(np.float64)
-    return float(np.sum(size[n:] * (size[left] * size[right] + shared) / 2))
+        left, right = (upto[stop[node]] - upto[start[node]] for node in merges.T)
+        shared += np.einsum("id,id->i", left, right)
+    sizes = (stop - start)[merges].astype(np.float64)
+    return sizes, (np.prod(sizes, axis=1) + shared) / 2
 
 
 def dendrogram_purity(merges: np.ndarray, labels: np.ndarray) -> float:

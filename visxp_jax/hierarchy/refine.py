@@ -9,8 +9,8 @@ One subtree takes O(n d), a sweep over all of them O(n^2 d), and no n^2 memory.
 
 import numpy as np
 
-from visxp_jax.hierarchy.metrics import unit_rows
-from visxp_jax.hierarchy.tree import check_merges
+from visxp_jax.hierarchy.metrics import heights, unit_rows
+from visxp_jax.hierarchy.tree import check_merges, sorted_by_height
 
 # A move must lower the cost by this part: less is rounding.
 LEAST_GAIN = 1e-12
@@ -32,7 +32,7 @@ def refine(
         random_state: Of the order in which they are.
 
     Returns:
-        int64 [n - 1, 2], children before parents.
+        int64 [n - 1, 2], in the order of `heights`.
 
     Raises:
         ValueError: see `unit_rows` and `check_merges`.
@@ -46,7 +46,8 @@ def refine(
         moved = [tree.improve(node) for node in rng.permutation(2 * len(x) - 1)]
         if not any(moved):
             break
-    return tree.merges()
+    found = tree.merges()
+    return sorted_by_height(found, heights(found, x))[0]
 
 
 class _Tree:

@@ -71,7 +71,7 @@ def sorted_by_height(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same tree with its rows in the order of heights, as scipy wants it.
 
-    Heights of nodes below their children's are raised to these.
+    Heights that are below those of the node's children are raised to these.
 
     Args:
         merges: int [n - 1, 2].
@@ -79,10 +79,15 @@ def sorted_by_height(
 
     Returns:
         (int64 [n - 1, 2], float64 [n - 1] that never fall).
+
+    Raises:
+        ValueError: they are not finite.
     """
     merges = check_merges(merges)
+    if not np.isfinite(heights).all():
+        raise ValueError("heights must be finite.")
     n = len(merges) + 1
-    high = [0.0] * n
+    high = [-np.inf] * n
     for (left, right), own in zip(merges.tolist(), heights, strict=True):
         high.append(max(float(own), high[left], high[right]))
     raised = np.array(high[n:])
