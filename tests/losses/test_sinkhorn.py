@@ -135,11 +135,15 @@ def test_huge_logits_are_balanced_to_the_row(scale):
     np.testing.assert_array_equal(np.bincount(labels), [64, 128, 192, 256])
 
 
-def test_what_float32_cannot_balance_is_finite_and_said_not_to_be():
-    logits = 1e3 * jax.random.normal(jax.random.key(0), (64, 4))
-    result = equipartition(logits, sharpness=25.0, max_iters=50)
-    assert np.isfinite(np.asarray(result.log_scale)).all()
-    assert not bool(result.converged)
+def test_at_the_end_of_float32_scales_are_finite_and_what_is_said_is_so():
+    """Rounding decides whether these are balanced at all."""
+    for seed in range(4):
+        logits = 1e3 * jax.random.normal(jax.random.key(seed), (64, 4))
+        result = equipartition(logits, sharpness=25.0, max_iters=50)
+        assert np.isfinite(np.asarray(result.log_scale)).all()
+        found = masses(logits, result.log_scale, 25.0)
+        error = np.abs(4 * found - 1).max()
+        assert bool(result.converged) == (error < 0.02)
 
 
 @pytest.mark.parametrize("least", [1e-5, 1e-3])
