@@ -1,0 +1,107 @@
+"""Leaves on a circle: the loss by hand, decoding beside scipy, a tree that is found."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.cluster.hierarchy import linkage
+
+from tests.hierarchy.test_trees import leaves, random_tree, vectors
+from visxp_jax.geometry import poincare
+from visxp_jax.hierarchy import dasgupta_cost, dendrogram_purity, refine
+from visxp_jax.hierarchy.decode import decode, on_circle
+from visxp_jax.hierarchy.embedding import _offsets, embed, equal_depth, triplet_loss
+from visxp_jax.hierarchy.metrics import unit_rows
+
+
+def groups_of(merges: np.ndarray) -> set[frozenset]:
+    return {frozenset(below) for below in leaves(merges)}
+
+
+def circle(angles: np.ndarray) -> np.ndarray:
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+@pytest.mark.parametrize("length", [0.2, 0.9, 0.999])
+@pytest.mark.parametrize("d", [2, 5])
+def test_depth_at_equal_lengths_is_that_of_the_geometry(length, d):
+    u, v = (unit_rows(vectors(500, d, seed)).astype(np.float32) for seed in (0, 1))
+    found = equal_depth(u, v, jnp.float32(length))
+    expected = poincare.lca_depth(length * u, length * v)
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-4)
+    # Of a leaf with itself: its own distance from the origin; finite, and so is the
+    # derivative, there and where two are opposite.
+    own = equal_depth(u, u, jnp.float32(length))
+    np.testing.assert_allclose(own, 2 * np.arctanh(length), rtol=1e-4)
+    for other in (u, -u):
+        gradient = jax.grad(lambda u, w: jnp.sum(equal_depth(u, w, jnp.float32(0.9))))
+        assert np.isfinite(np.asarray(gradient(u, other))).all()
+
+
+def test_loss_of_a_decided_triple_is_the_similarity_of_the_other_pairs():
+    near = jnp.array([[0.9, 0.3, 0.2]])
+    decided = triplet_loss(jnp.array([[2.0, 1.0, 1.0]]), near, 0.01)
+    assert decided == pytest.approx(0.5, abs=1e-6)
+    undecided = triplet_loss(jnp.ones((1, 3)), near, 0.01)
+    assert undecided == pytest.approx(1.4 * 2 / 3, rel=1e-6)
+
+
+def test_offsets_are_every_two_distinct_ones_as_often():
+    a, b = _offsets(jax.random.key(0), 60_000, 5)
+    count = np.zeros((5, 5))
+    np.add.at(count, (np.asarray(a), np.asarray(b)), 1)
+    pairs = count[1:, 1:]
+    assert count.sum() == pairs.sum()
+    assert (np.diag(pairs) == 0).all()
+    rest = pairs[~np.eye(4, dtype=bool)]
+    np.testing.assert_allclose(rest, 5000, rtol=0.06)
+
+
+@pytest.mark.parametrize("d", [2, 4])
+def test_decoding_is_single_linkage_by_angle(d):
+    x = unit_rows(vectors(60, d))
+    expected = linkage(np.clip(1 - x @ x.T, 0, None)[np.triu_indices(60, 1)], "single")
+    found = decode(3 * x)
+    assert groups_of(found) == groups_of(expected[:, :2].astype(int))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 200])
+def test_every_tree_has_a_place_on_the_circle(n):
+    merges = random_tree(n)
+    found = decode(circle(on_circle(merges)))
+    assert groups_of(found) == groups_of(merges)
+
+
+def test_embedding_finds_groups_in_groups():
+    """Four groups of eight in two, of which decoding and refining make the tree."""
+    rng = np.random.default_rng(0)
+    group = np.arange(32) % 4
+    centre = np.eye(6)[group] + 1.2 * np.eye(6)[4 + group // 2]
+    x = unit_rows(centre + 0.1 * rng.standard_normal((32, 6)))
+    similarity = jnp.asarray((1 + x @ x.T) / 2, jnp.float32)
+    keys = jax.random.split(jax.random.key(0), 4)
+    settings = {"steps": 400, "snapshots": 4}
+    found = embed(keys, similarity, jnp.full(4, 0.1), **settings)
+    assert found.directions.shape == (4, 4, 32, 2)
+    assert ((found.length > 0) & (found.length < 1)).all()
+    trees = [decode(run) for run in np.asarray(found.directions)[:, -1]]
+    best = min(trees, key=lambda tree: dasgupta_cost(tree, x))
+    assert dendrogram_purity(best, group // 2) == 1
+    refined = refine(best, x)
+    assert dendrogram_purity(refined, group) == 1
+    assert dasgupta_cost(best, x) < 1.05 * dasgupta_cost(refined, x)
+    again = embed(keys[:1], similarity, jnp.full(1, 0.1), **settings)
+    np.testing.assert_allclose(
+        again.directions[0, 0], found.directions[0, 0], atol=1e-3
+    )
+
+
+@pytest.mark.parametrize(("n", "steps"), [(2, 20), (5, 21)])
+def test_what_cannot_be_embedded_is_refused(n, steps):
+    with pytest.raises(ValueError, match="3 leaves or more.*multiple of snapshots"):
+        embed(
+            jax.random.split(jax.random.key(0), 1),
+            jnp.ones((n, n)),
+            jnp.ones(1),
+            steps=steps,
+        )

@@ -1,0 +1,66 @@
+"""The binary tree that points at one distance from 0 stand for, and back.
+
+Those with the deepest ancestor are merged first (HypHC's algorithm 1), which is single
+linkage by angle.
+"""
+
+import numpy as np
+from scipy.cluster.hierarchy import linkage
+from scipy.spatial.distance import squareform
+
+from visxp_jax.hierarchy.tree import check_merges, spans
+
+
+def decode(directions: np.ndarray) -> np.ndarray:
+    """Merges int64 [n - 1, 2] of points [n, d] by their directions.
+
+    On a circle in O(n log n): neighbours are merged from the smallest gap to the
+    largest but one; the largest is where the circle is cut open. In more dimensions in
+    O(n^2).
+
+    Args:
+        directions: [n, d], not 0.
+    """
+    directions = np.asarray(directions, np.float64)
+    if directions.shape[1] == 2:
+        return _on_circle(np.arctan2(directions[:, 1], directions[:, 0]))
+    unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    far = squareform(np.clip(1 - unit @ unit.T, 0, None), checks=False)
+    return linkage(far, "single")[:, :2].astype(np.int64)
+
+
+def _on_circle(angles: np.ndarray) -> np.ndarray:
+    n = len(angles)
+    order = np.argsort(angles, kind="stable")
+    gaps = np.diff(angles[order], append=angles[order[0]] + 2 * np.pi)
+    opened = int(np.argmax(gaps))
+    order, gaps = np.roll(order, -opened - 1), np.roll(gaps, -opened - 1)[:-1]
+    # Of runs of neighbours that are one node, at both ends: (other end, node).
+    end, node = list(range(n)), order.tolist()
+    merges = []
+    for made, gap in enumerate(np.argsort(gaps, kind="stable").tolist(), start=n):
+        first, last = end[gap], end[gap + 1]
+        merges.append((node[gap], node[gap + 1]))
+        end[first], end[last] = last, first
+        node[first] = node[last] = made
+    return np.array(merges, np.int64).reshape(-1, 2)
+
+
+def on_circle(merges: np.ndarray) -> np.ndarray:
+    """Angles [n] on the circle that `decode` gives this tree.
+
+    Neighbours are as far apart as the rank of the merge that joins them.
+
+    Args:
+        merges: int [n - 1, 2], in the order of heights.
+    """
+    merges = check_merges(merges)
+    order, _, stop = spans(merges)
+    n = len(order)
+    split = stop[merges[:, 0]]  # the gap a merge closes, by the place to its right
+    gaps = np.empty(n)
+    gaps[split - 1] = np.arange(1, n)
+    gaps[n - 1] = n
+    angles = np.empty(n)
+    angles[order] = np.concatenate([[0], np.cumsum(gaps)[:-1]]) * 2 * np.pi / gaps.sum()
+    return angles
