@@ -88,7 +88,7 @@ def get_config(arg: str = "") -> ConfigDict:
             },
             "run": {
                 "log_every": 2 if debug else 20,
-                "eval_every": 4 if debug else 200,
+                "eval_every": 4 if debug else 25,
                 "save_every": 4 if debug else 200,
                 "keep_checkpoints": 2,
                 "max_skipped": 20,
