@@ -14,7 +14,8 @@ import numpy as np
 from tests.test_main import losses
 
 ROOT = Path(__file__).parent.parent
-JOB = """
+# What every process begins with.
+BEGIN = """
     import sys
     from pathlib import Path
     import jax
@@ -22,13 +23,15 @@ JOB = """
     address, hosts, host, workdir, data, steps = sys.argv[1:]
     if int(hosts) > 1:
         jax.distributed.initialize(address, int(hosts), int(host))
-    from tests.small import small_config
+    assert jax.device_count() == 8
     import numpy as np
     from jax.experimental.multihost_utils import process_allgather
+"""
+JOB = """
+    from tests.small import small_config
     from visxp_jax.main import run
     from visxp_jax.relabel import Relabeller
     from visxp_jax.train.loop import Preempted
-    assert jax.device_count() == 8
     changes = {
         "data.dir": data, "data.reader": "array_record", "run.log_every": 1,
         # Adam blows rounding up where a gradient is truly 0.
@@ -52,18 +55,9 @@ JOB = """
 # Labels of the same vectors, in every way they are made. One group is twice the others,
 # so that no cluster has its size from the start.
 LABELS = """
-    import sys
-    import jax
-    jax.config.update("jax_platforms", "cpu")
-    address, hosts, host, workdir, _, _ = sys.argv[1:]
-    if int(hosts) > 1:
-        jax.distributed.initialize(address, int(hosts), int(host))
-    import numpy as np
-    from jax.experimental.multihost_utils import process_allgather
     from tests.clusters import CLUSTERS, HEADS, clip_vectors, identity, small_method
     from visxp_jax.methods.base import Encoding
     from visxp_jax.sharding import make_mesh, rows
-    assert jax.device_count() == 8
     rng, width = np.random.default_rng(0), CLUSTERS * HEADS
     group = np.minimum(np.arange(320) % (CLUSTERS + 1), CLUSTERS - 1)
     centre = np.eye(width)[group] + np.eye(width)[CLUSTERS + group]
@@ -108,7 +102,7 @@ def start(
     flags = f"--xla_force_host_platform_device_count={8 // hosts}"
     return subprocess.Popen(
         [
-            *(sys.executable, "-c", textwrap.dedent(code), f"127.0.0.1:{port}"),
+            *(sys.executable, "-c", textwrap.dedent(BEGIN + code), f"127.0.0.1:{port}"),
             *(str(hosts), str(host), str(workdir), str(data), str(steps)),
         ],
         cwd=ROOT,

@@ -14,20 +14,16 @@ import jax
 import jax.numpy as jnp
 
 from visxp_jax.geometry.poincare import Curvature
-from visxp_jax.geometry.smooth import asinhc, safe_sqrt, sinhc, square_asinh
-
-
-def _dot(x: jax.Array, y: jax.Array) -> jax.Array:
-    return jnp.sum(x * y, axis=-1, keepdims=True)
+from visxp_jax.geometry.smooth import asinhc, dot, safe_sqrt, sinhc, square_asinh
 
 
 def _time(x: jax.Array, c: Curvature) -> jax.Array:
-    return jnp.sqrt(1 / jnp.asarray(c, x.dtype) + _dot(x, x))
+    return jnp.sqrt(1 / jnp.asarray(c, x.dtype) + dot(x, x))
 
 
 def _unit(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Direction and length."""
-    length = safe_sqrt(_dot(x, x))
+    length = safe_sqrt(dot(x, x))
     return x / jnp.where(length > 0, length, 1), length
 
 
@@ -42,23 +38,23 @@ def _ratio(x: jax.Array, y: jax.Array, c: Curvature) -> jax.Array:
     near, far = jnp.minimum(p, q), jnp.maximum(p, q)
     plain = _near_ratio(x, y, c)
     # One of them near the origin, the other not: nothing cancels.
-    across = (c * _time(x, c) * _time(y, c) - c * _dot(x, y) - 1) / 2
-    gap = _dot(root * (x - y), u * p + v * q)  # p^2 - q^2
+    across = (c * _time(x, c) * _time(y, c) - c * dot(x, y) - 1) / 2
+    gap = dot(root * (x - y), u * p + v * q)  # p^2 - q^2
     sides = p * jnp.sqrt(1 + q**2) + q * jnp.sqrt(1 + p**2)
     gap = gap / jnp.where(near > 1, sides, 1)
     along = gap**2 / (2 + 2 * jnp.sqrt(1 + gap**2))
-    cosine = _dot(u, v)
+    cosine = dot(u, v)
     aside = root * (y - x)
-    aside = aside - u * _dot(u, aside)
-    narrow = p * _dot(aside, aside) / jnp.where(near > 1, q * (1 + cosine), 1)
+    aside = aside - u * dot(u, aside)
+    narrow = p * dot(aside, aside) / jnp.where(near > 1, q * (1 + cosine), 1)
     turn = jnp.where(cosine > 0, narrow, p * q * (1 - cosine))
     return jnp.where(near > 1, along + turn / 2, jnp.where(far > 10, across, plain))
 
 
 def _near_ratio(x: jax.Array, y: jax.Array, c: Curvature) -> jax.Array:
     space = y - x
-    time = _dot(space, x + y) / (_time(x, c) + _time(y, c))
-    return jnp.maximum(c / 4 * (_dot(space, space) - time**2), 0.0)
+    time = dot(space, x + y) / (_time(x, c) + _time(y, c))
+    return jnp.maximum(c / 4 * (dot(space, space) - time**2), 0.0)
 
 
 def time(x: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
@@ -78,7 +74,7 @@ def from_poincare(x: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
         x: [..., d] in the ball.
         c: Curvature is -c.
     """
-    length = safe_sqrt(c * _dot(x, x))
+    length = safe_sqrt(c * dot(x, x))
     return 2 * x / ((1 - length) * (1 + length))
 
 
@@ -124,11 +120,11 @@ def inner(x: jax.Array, u: jax.Array, v: jax.Array, *, c: Curvature = 1.0) -> ja
         c: Curvature is -c.
     """
     t = _time(x, c)
-    plain = _dot(u, v) - _dot(x, u) / t * (_dot(x, v) / t)
+    plain = dot(u, v) - dot(x, u) / t * (dot(x, v) / t)
     # Far from the origin by the parts along x, which nearly vanish, and the others.
     unit, length = _unit(x)
-    a, b = _dot(unit, u), _dot(unit, v)
-    apart = _dot(u - a * unit, v - b * unit) + a / t * (b / t) / c
+    a, b = dot(unit, u), dot(unit, v)
+    apart = dot(u - a * unit, v - b * unit) + a / t * (b / t) / c
     return jnp.where(c * length**2 > 1, apart, plain)[..., 0]
 
 
@@ -165,7 +161,7 @@ def exp0(v: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
         v: [..., d], any vector.
         c: Curvature is -c.
     """
-    return sinhc(c * _dot(v, v)) * v
+    return sinhc(c * dot(v, v)) * v
 
 
 def log0(x: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
@@ -175,7 +171,7 @@ def log0(x: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
         x: [..., d].
         c: Curvature is -c.
     """
-    square = c * _dot(x, x)
+    square = c * dot(x, x)
     return jnp.sqrt(1 + square) * asinhc(square) * x
 
 
@@ -190,7 +186,7 @@ def transport(
         v: [..., d], space part.
         c: Curvature is -c.
     """
-    along = _dot(y, v) - _time(y, c) * _dot(x, v) / _time(x, c)
+    along = dot(y, v) - _time(y, c) * dot(x, v) / _time(x, c)
     return v + c * along / (2 + 2 * _ratio(x, y, c)) * (x + y)
 
 
@@ -211,7 +207,7 @@ def mean(
     w = w / jnp.sum(w, axis=-2, keepdims=True)
     space = jnp.sum(w * x, axis=-2, keepdims=True)
     later = jnp.sum(w * _time(x, c), axis=-2, keepdims=True)
-    norm = jnp.sqrt(jnp.maximum(c * (later**2 - _dot(space, space)), 1.0))
+    norm = jnp.sqrt(jnp.maximum(c * (later**2 - dot(space, space)), 1.0))
     # The norm anew, by what the points are aside from a first mean: nothing cancels.
     first = jax.lax.stop_gradient(space / norm)
     z = _ratio(first, x, c)

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from visxp_jax.geometry.smooth import (
     artanhc,
     asinhc,
+    dot,
     safe_sqrt,
     square_asinh,
     tanhc,
@@ -33,18 +34,14 @@ from visxp_jax.geometry.smooth import (
 Curvature = float | jax.Array  # c > 0
 
 
-def _dot(x: jax.Array, y: jax.Array) -> jax.Array:
-    return jnp.sum(x * y, axis=-1, keepdims=True)
-
-
 def _inside(x: jax.Array, c: Curvature) -> jax.Array:
     """1 - c |x|^2, [..., 1]."""
-    return 1 - c * _dot(x, x)
+    return 1 - c * dot(x, x)
 
 
 def _ratio(x: jax.Array, y: jax.Array, c: Curvature) -> jax.Array:
     """The z above, [..., 1]."""
-    return c * _dot(x - y, x - y) / (_inside(x, c) * _inside(y, c))
+    return c * dot(x - y, x - y) / (_inside(x, c) * _inside(y, c))
 
 
 def conformal_factor(x: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
@@ -71,7 +68,7 @@ def project(
     x = jnp.asarray(x)
     if margin is None:
         margin = 1e-12 if x.dtype == jnp.float64 else 1e-5
-    length = safe_sqrt(c * _dot(x, x))
+    length = safe_sqrt(c * dot(x, x))
     outside = length > 1 - margin
     return jnp.where(outside, x * (1 - margin) / jnp.where(outside, length, 1), x)
 
@@ -135,7 +132,7 @@ def mobius_add(x: jax.Array, y: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
     """
     # By x + y, the difference of y and -x: both terms are small where they cancel.
     total = x + y
-    rest = c * _dot(total, total)
+    rest = c * dot(total, total)
     denominator = _inside(x, c) * _inside(y, c) + rest
     return (_inside(x, c) * total + rest * x) / denominator
 
@@ -147,7 +144,7 @@ def exp0(v: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
         v: [..., d], any vector.
         c: Curvature is -c.
     """
-    return project(tanhc(c * _dot(v, v)) * v, c=c)
+    return project(tanhc(c * dot(v, v)) * v, c=c)
 
 
 def log0(x: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
@@ -157,7 +154,7 @@ def log0(x: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
         x: [..., d] in the ball.
         c: Curvature is -c.
     """
-    return artanhc(c * _dot(x, x)) * x
+    return artanhc(c * dot(x, x)) * x
 
 
 def exp(x: jax.Array, v: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
@@ -169,7 +166,7 @@ def exp(x: jax.Array, v: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
         c: Curvature is -c.
     """
     half = v / _inside(x, c)
-    return project(mobius_add(x, tanhc(c * _dot(half, half)) * half, c=c), c=c)
+    return project(mobius_add(x, tanhc(c * dot(half, half)) * half, c=c), c=c)
 
 
 def log(x: jax.Array, y: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
@@ -215,9 +212,9 @@ def gyration(
     total = x + y
 
     def turned(v: jax.Array) -> jax.Array:
-        return c * (x * _dot(total, v) - total * _dot(x, v))
+        return c * (x * dot(total, v) - total * dot(x, v))
 
-    inside, rest = _inside(x, c) * _inside(y, c), c * _dot(total, total)
+    inside, rest = _inside(x, c) * _inside(y, c), c * dot(total, total)
     cosine = (_inside(x, c) + _inside(y, c) + rest) / 2
     once = turned(v)
     return v + 2 * (cosine * once + turned(once)) / (inside + rest)
@@ -265,7 +262,7 @@ def _mean_from(at: jax.Array, x: jax.Array, w: jax.Array, c: Curvature) -> jax.A
     space = jnp.sum(w * 2 * (1 + z) * mobius_add(-at, x, c=c), axis=-2, keepdims=True)
     time = jnp.sum(w * (1 + 2 * z), axis=-2, keepdims=True)
     # Lorentz norm of the sum: 1 if all points are the same, more otherwise.
-    norm = jnp.sqrt(jnp.maximum(time**2 - c * _dot(space, space), 1.0))
+    norm = jnp.sqrt(jnp.maximum(time**2 - c * dot(space, space), 1.0))
     return mobius_add(at, space / (norm + time), c=c)
 
 
@@ -341,13 +338,13 @@ def lca_depth(x: jax.Array, y: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
         c: Curvature is -c.
     """
     root = safe_sqrt(jnp.asarray(c, x.dtype))
-    p, q = safe_sqrt(c * _dot(x, x)), safe_sqrt(c * _dot(y, y))
+    p, q = safe_sqrt(c * dot(x, x)), safe_sqrt(c * dot(y, y))
     near, far = jnp.minimum(p, q), jnp.maximum(p, q)
     # By differences: p - q, and of the angle, 4 p q times the squared sine and cosine
     # of its half.
-    gap = jnp.abs(c * _dot(x - y, x + y)) / jnp.where(far > 0, p + q, 1)
-    sine = jnp.maximum(c * _dot(x - y, x - y) - gap**2, 0.0)
-    cosine = jnp.maximum(c * _dot(x + y, x + y) - gap**2, 0.0)
+    gap = jnp.abs(c * dot(x - y, x + y)) / jnp.where(far > 0, p + q, 1)
+    sine = jnp.maximum(c * dot(x - y, x - y) - gap**2, 0.0)
+    cosine = jnp.maximum(c * dot(x + y, x + y) - gap**2, 0.0)
     # The foot of 0 lies between x and y if the angle is wide enough.
     between = sine * (1 + near**2) > 2 * near * gap * (1 - near * far)
     z = _ratio(x, y, c)
@@ -403,4 +400,4 @@ def linear(
     logits = multinomial_logits(x, normals, offsets, c=c)
     # sinh(15) is the boundary in float32.
     space = jnp.sinh(jnp.clip(root * logits, -15, 15)) / root
-    return project(space / (1 + jnp.sqrt(1 + c * _dot(space, space))), c=c)
+    return project(space / (1 + jnp.sqrt(1 + c * dot(space, space))), c=c)

@@ -1,6 +1,6 @@
 """Functions of squared lengths that are smooth at 0, where their usual form is 0 / 0.
 
-Each comes in two branches; the one that is not taken is evaluated at a harmless place,
+Most come in two branches; the one that is not taken is evaluated at a harmless place,
 since the derivative of `jnp.where` is that of both.
 """
 
@@ -24,6 +24,11 @@ def _branches(
     for term in series[-2::-1]:
         total = total * at + term
     return jnp.where(near, total, function(jnp.where(near, 0.5, x)))
+
+
+def dot(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Products over the last axis, which stays, [..., 1]."""
+    return jnp.sum(x * y, axis=-1, keepdims=True)
 
 
 def safe_sqrt(x: jax.Array) -> jax.Array:
