@@ -13,11 +13,19 @@ from visxp_jax.hierarchy import (
     dendrogram_purity,
     heights,
     linkage_matrix,
+    lowest_common_ancestors,
     refine,
 )
 from visxp_jax.hierarchy.metrics import unit_rows
 from visxp_jax.hierarchy.refine import _Tree
-from visxp_jax.hierarchy.tree import check_merges, sorted_by_height, spans
+from visxp_jax.hierarchy.tree import (
+    check_merges,
+    grafted,
+    sorted_by_height,
+    spans,
+    uppermost,
+    with_top,
+)
 
 
 def random_tree(n: int, seed: int = 0) -> np.ndarray:
@@ -126,6 +134,53 @@ def test_purity_is_the_mean_over_pairs_of_a_class():
     assert dendrogram_purity(pure, [0, 0, 1, 1]) == 1
 
 
+def test_purity_of_many_classes_is_that_of_counting_them_all():
+    merges, labels = random_tree(400, 1), np.random.default_rng(1).integers(0, 150, 400)
+    total, pairs, everything = 0.0, 0.0, leaves(merges)
+    for node, (left, right) in zip(everything[400:], merges, strict=True):
+        below = [
+            np.bincount(labels[list(part)], minlength=150)
+            for part in (everything[left], everything[right], node)
+        ]
+        met = below[0] * below[1]
+        total += np.sum(met * below[2]) / len(node)
+        pairs += met.sum()
+    assert dendrogram_purity(merges, labels) == pytest.approx(total / pairs, rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [2, 3, 33])
+def test_lowest_common_ancestors_are_the_first_nodes_with_both(n):
+    merges = random_tree(n, n)
+    i, j = np.indices((n, n))
+    found, below = lowest_common_ancestors(merges, i, j), leaves(merges)
+    for a, b in itertools.product(range(n), repeat=2):
+        if a == b:
+            assert found[a, b] == a
+        else:
+            assert below[found[a, b]] == least_common(merges, a, b)
+
+
+@pytest.mark.parametrize("clusters", [1, 6, 30])
+def test_a_top_taken_off_and_put_back_is_the_tree(clusters):
+    x = vectors(30)
+    merges = linkage(x, "average")[:, :2].astype(np.int64)
+    labels, nodes, top = uppermost(merges, clusters)
+    np.testing.assert_array_equal(with_top(merges, nodes, top), merges)
+    below = leaves(merges)
+    for number, node in enumerate(nodes):
+        assert set(np.flatnonzero(labels == number)) == below[node]
+
+
+def test_grafts_hold_the_leaves_of_their_parts():
+    parts = [np.array([4, 0, 2]), np.array([1]), np.array([3, 5])]
+    trees = [random_tree(3), random_tree(1), random_tree(2)]
+    merges = grafted(np.array([[1, 2], [0, 3]]), parts, trees)
+    below = leaves(check_merges(merges))
+    assert {0, 2, 4} in below
+    assert {3, 5} in below
+    assert {1, 3, 5} in below
+
+
 @pytest.mark.parametrize(
     ("x", "line"),
     [
@@ -144,16 +199,15 @@ def test_costs_of_all_places_are_those_of_the_trees(seed):
     merges, x = random_tree(9, seed), unit_rows(vectors(9, seed=seed))
     before, below = dasgupta_cost(merges, x), leaves(merges)
     for node in range(16):
-        tree = _Tree(merges, x)
-        joint, *above = tree._above(node)
-        costs = tree._costs(node, joint, above)
+        tree = _Tree(merges, np.ones(len(x)), x)
+        (costs,) = tree._costs(np.array([node]))
         stays = costs[tree._sibling[node]]
         places = np.flatnonzero(np.isfinite(costs))
         # All but the subtree's own nodes and the node that moves along with it.
         assert len(places) == 17 - (2 * len(below[node]) - 1) - 1
         for to in places.tolist():
-            tree = _Tree(merges, x)
-            tree._move(node, joint, int(tree._sibling[node]), to)
+            tree = _Tree(merges, np.ones(len(x)), x)
+            tree._move(node, to)
             after = leaves(tree.merges())
             assert below[node] in after
             assert (below[to] - below[node]) | below[node] in after

@@ -49,7 +49,8 @@ def _on_circle(angles: np.ndarray) -> np.ndarray:
 def on_circle(merges: np.ndarray) -> np.ndarray:
     """Angles [n] on the circle that `decode` gives this tree.
 
-    Neighbours are as far apart as the rank of the merge that joins them.
+    The merge that leaves c clusters closes a gap in proportion to 1 / c, as in a
+    balanced tree whose every level has the circle to itself.
 
     Args:
         merges: int [n - 1, 2], in the order of heights.
@@ -59,8 +60,8 @@ def on_circle(merges: np.ndarray) -> np.ndarray:
     n = len(order)
     split = stop[merges[:, 0]]  # the gap a merge closes, by the place to its right
     gaps = np.empty(n)
-    gaps[split - 1] = np.arange(1, n)
-    gaps[n - 1] = n
+    gaps[split - 1] = 1 / np.arange(n, 1, -1)
+    gaps[n - 1] = 1
     angles = np.empty(n)
     angles[order] = np.concatenate([[0], np.cumsum(gaps)[:-1]]) * 2 * np.pi / gaps.sum()
     return angles

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from visxp_jax.hierarchy.tree import check_merges, spans
+from visxp_jax.hierarchy.tree import check_merges, lowest_common_ancestors, spans
 
 COLUMNS = 64  # of the vectors whose running sums are held at once
 
@@ -43,7 +43,7 @@ def dasgupta_cost(merges: np.ndarray, x: np.ndarray) -> float:
     Source: Dasgupta, A cost function for similarity-based hierarchical clustering,
     2016.
     """
-    sizes, between = _met(merges, x)
+    sizes, between = _met(merges, *_rows(merges, x))
     return float(np.sum(np.sum(sizes, axis=1) * between))
 
 
@@ -60,29 +60,56 @@ def heights(merges: np.ndarray, x: np.ndarray) -> np.ndarray:
     Returns:
         float64 [n - 1].
     """
-    sizes, between = _met(merges, x)
+    return heights_of(merges, *_rows(merges, x))
+
+
+def heights_of(merges: np.ndarray, sizes: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """The same where leaves are groups of rows.
+
+    Args:
+        merges: int [n - 1, 2].
+        sizes: [n], of the groups.
+        sums: [n, d], of their unit rows.
+    """
+    sizes, between = _met(merges, sizes, sums)
     return 1 - between / np.prod(sizes, axis=1)
 
 
-def _met(merges: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Leaves of both sides [n - 1, 2], and summed similarity between them [n - 1]."""
-    merges, x = check_merges(merges), unit_rows(x)
-    n = len(merges) + 1
-    if len(x) != n:
-        raise ValueError(f"X must have the {n} rows of the tree, got {len(x)}.")
+def _rows(merges: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    x = unit_rows(x)
+    if len(x) != len(merges) + 1:
+        raise ValueError(
+            f"X must have the {len(merges) + 1} rows of the tree, got {len(x)}."
+        )
+    return np.ones(len(x)), x
+
+
+def _met(
+    merges: np.ndarray, sizes: np.ndarray, sums: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of both sides [n - 1, 2], and summed similarity between them [n - 1]."""
+    merges = check_merges(merges)
     order, start, stop = spans(merges)
-    shared = np.zeros(n - 1)
-    for first in range(0, x.shape[1], COLUMNS):
-        part = x[order, first : first + COLUMNS]
-        upto = np.concatenate([np.zeros((1, part.shape[1])), np.cumsum(part, axis=0)])
+
+    def below(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sums over the leaves of both children."""
+        upto = np.concatenate([np.zeros_like(column[:1]), np.cumsum(column, axis=0)])
         left, right = (upto[stop[node]] - upto[start[node]] for node in merges.T)
+        return left, right
+
+    size = np.stack(below(sizes[order]), axis=1)
+    shared = np.zeros(len(merges))
+    for first in range(0, sums.shape[1], COLUMNS):
+        left, right = below(sums[order, first : first + COLUMNS])
         shared += np.einsum("id,id->i", left, right)
-    sizes = (stop - start)[merges].astype(np.float64)
-    return sizes, (np.prod(sizes, axis=1) + shared) / 2
+    return size, (np.prod(size, axis=1) + shared) / 2
 
 
 def dendrogram_purity(merges: np.ndarray, labels: np.ndarray) -> float:
     """Mean over pairs of one class of its share of the leaves below their ancestor.
+
+    Exact, in O(n log n) for any number of classes: a class meets itself in no more
+    nodes than it has leaves, the ancestors of those that are next to each other.
 
     Args:
         merges: int [n - 1, 2].
@@ -91,23 +118,29 @@ def dendrogram_purity(merges: np.ndarray, labels: np.ndarray) -> float:
     Returns:
         In (0, 1]; NaN if no class has two leaves.
 
-    Source: Heller and Ghahramani, Bayesian hierarchical clustering, 2005. Exact, in
-    time of n times the number of classes.
+    Source: Heller and Ghahramani, Bayesian hierarchical clustering, 2005.
     """
     merges = check_merges(merges)
     n = len(merges) + 1
-    _, at = np.unique(np.asarray(labels), return_inverse=True)
-    if len(at) != n:
+    _, of_leaf = np.unique(np.asarray(labels), return_inverse=True)
+    if of_leaf.shape != (n,):
         raise ValueError(
-            f"labels must be of the {n} leaves of the tree, got {len(at)}."
+            f"labels must be of the {n} leaves of the tree, got {len(of_leaf)}."
         )
-    order, start, stop = spans(merges)
-    size = (stop - start).astype(np.float64)
-    total = pairs = 0.0
-    for label in range(at.max() + 1):
-        upto = np.concatenate([[0], np.cumsum(at[order] == label)])
-        count = (upto[stop] - upto[start]).astype(np.float64)
-        met = count[merges[:, 0]] * count[merges[:, 1]]
-        total += np.sum(met * count[n:] / size[n:])
-        pairs += np.sum(met)
-    return float(total / pairs) if pairs else float("nan")
+    _, start, stop = spans(merges)
+    by_class = np.lexsort((start[:n], of_leaf))
+    place = of_leaf[by_class] * n + start[by_class]
+    beside = of_leaf[by_class][:-1] == of_leaf[by_class][1:]
+    meets = lowest_common_ancestors(merges, by_class[:-1][beside], by_class[1:][beside])
+    label, node = np.unique(np.stack([of_leaf[by_class][:-1][beside], meets]), axis=1)
+
+    def count(nodes: np.ndarray) -> np.ndarray:
+        """Leaves of the class below each."""
+        upto = (np.searchsorted(place, label * n + at[nodes]) for at in (start, stop))
+        first, last = upto
+        return (last - first).astype(np.float64)
+
+    left, right = merges[node - n].T
+    pairs = count(left) * count(right)
+    share = count(node) / (stop - start)[node]
+    return float(np.sum(pairs * share) / np.sum(pairs)) if pairs.size else float("nan")

@@ -66,6 +66,40 @@ def spans(merges: np.ndarray) -> Spans:
     return Spans(order, begin, begin + np.array(size))
 
 
+def lowest_common_ancestors(
+    merges: np.ndarray, i: np.ndarray, j: np.ndarray
+) -> np.ndarray:
+    """The first node that two leaves are both below; a leaf and itself: that leaf.
+
+    O(n log n) once and O(1) for each pair: between two leaves in the order of `spans`
+    lie gaps, each closed by one merge, and the last of these is the ancestor.
+
+    Args:
+        merges: int [n - 1, 2].
+        i: int [...], leaves.
+        j: int [...], leaves.
+
+    Returns:
+        int64 [...], nodes.
+    """
+    _, start, stop = spans(merges)
+    n = len(merges) + 1
+    last = np.empty(n - 1, np.int64)
+    last[stop[np.asarray(merges)[:, 0]] - 1] = np.arange(n, 2 * n - 1)
+    table = [last]  # over runs of 1, 2, 4, ... gaps
+    while len(table[-1]) > 2 ** (len(table) - 1):
+        run = 2 ** (len(table) - 1)
+        table.append(np.maximum(table[-1][:-run], table[-1][run:]))
+    one, other = np.broadcast_arrays(start[i], start[j])
+    low, high = np.minimum(one, other), np.maximum(one, other)
+    level = np.frexp(np.maximum(high - low, 1))[1] - 1
+    found = np.broadcast_to(np.asarray(i), low.shape).astype(np.int64)
+    for number, runs in enumerate(table):
+        here = (level == number) & (low < high)
+        found[here] = np.maximum(runs[low[here]], runs[high[here] - 2**number])
+    return found
+
+
 def sorted_by_height(
     merges: np.ndarray, heights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -124,16 +158,79 @@ def cut(merges: np.ndarray, clusters: int) -> np.ndarray:
     Raises:
         ValueError: there cannot be so many clusters.
     """
+    return uppermost(merges, clusters).labels
+
+
+class Uppermost(NamedTuple):
+    """The top of a tree, in which the highest nodes below it are leaves.
+
+    Attributes:
+        labels: int64 [n], which of them each leaf of the whole tree is below.
+        nodes: int64 [clusters], which nodes of the whole tree they are.
+        merges: int64 [clusters - 1, 2], of them.
+    """
+
+    labels: np.ndarray
+    nodes: np.ndarray
+    merges: np.ndarray
+
+
+def uppermost(merges: np.ndarray, clusters: int) -> Uppermost:
+    """The last merges of a tree; arguments and errors are those of `cut`."""
     merges = check_merges(merges)
     n = len(merges) + 1
     if not 1 <= clusters <= n:
         raise ValueError(f"clusters must be from 1 to the {n} rows, got {clusters}.")
     order, start, stop = spans(merges)
     kept = n - clusters  # merges
-    tops = np.setdiff1d(np.arange(n + kept), merges[:kept])
-    label = np.empty(n, np.int64)
-    for number, node in enumerate(tops[np.argsort(start[tops])]):
-        label[order[start[node] : stop[node]]] = number
-    _, first = np.unique(label, return_index=True)
-    rank = np.argsort(np.argsort(first))
-    return rank[label]
+    nodes = np.setdiff1d(np.arange(n + kept), merges[:kept])
+    first = np.minimum.reduceat(order, np.sort(start[nodes]))[
+        np.argsort(np.argsort(start[nodes]))
+    ]
+    nodes = nodes[np.argsort(first)]
+    labels = np.empty(n, np.int64)
+    for number, node in enumerate(nodes):
+        labels[order[start[node] : stop[node]]] = number
+    name = np.full(2 * n - 1, -1)
+    name[nodes] = np.arange(clusters)
+    name[n + kept :] = clusters + np.arange(clusters - 1)
+    return Uppermost(labels, nodes, name[merges[kept:]])
+
+
+def with_top(merges: np.ndarray, nodes: np.ndarray, top: np.ndarray) -> np.ndarray:
+    """A tree whose last merges are others.
+
+    Args:
+        merges: int [n - 1, 2].
+        nodes: int [k], see `Uppermost`.
+        top: int [k - 1, 2], the new merges of these.
+    """
+    n = len(merges) + 1
+    made = n + np.arange(n - len(nodes), n - 1)
+    return np.concatenate(
+        [merges[: n - len(nodes)], np.concatenate([nodes, made])[top]]
+    )
+
+
+def grafted(
+    above: np.ndarray, parts: list[np.ndarray], trees: list[np.ndarray]
+) -> np.ndarray:
+    """A tree in which each leaf of one has become a tree of its own.
+
+    Args:
+        above: int [k - 1, 2], merges of parts.
+        parts: Of each part the leaves in it, which together are 0 to n - 1.
+        trees: Of each part the merges over its leaves, by their places in the part.
+
+    Returns:
+        int64 [n - 1, 2].
+    """
+    made = sum(map(len, parts))
+    rows, roots = [], []
+    for part, tree in zip(parts, trees, strict=True):
+        name = np.concatenate([part, made + np.arange(len(tree))])
+        rows.append(name[tree])
+        roots.append(name[-1])
+        made += len(tree)
+    name = np.concatenate([roots, made + np.arange(len(above))])
+    return np.concatenate([*rows, name[above]]).astype(np.int64)

@@ -1,0 +1,88 @@
+"""Hierarchies in the manner of scikit-learn."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from visxp_jax.hierarchy.build import build
+from visxp_jax.hierarchy.decode import on_circle
+from visxp_jax.hierarchy.export import newick, tree_json
+from visxp_jax.hierarchy.metrics import heights
+from visxp_jax.hierarchy.tree import cut, linkage_matrix
+
+
+class HyperbolicHierarchy(ClusterMixin, BaseEstimator):
+    """A binary tree over rows, and their places in the Poincare disk.
+
+    Rows are used as they are; similarity is (1 + cosine) / 2, so scale or centre
+    columns first if they ask for it. See `build` for how the tree is made, time and
+    memory.
+
+    Args:
+        n_clusters: Of `labels_`; if None, where the height of merges grows most, among
+            2 to sqrt(n) clusters.
+        random_state: An int, a generator or None; equal ones give equal trees.
+        verbose: Whether to show progress.
+
+    Attributes:
+        linkage_: float64 [n - 1, 4], as from `scipy.cluster.hierarchy.linkage`; heights
+            are the mean dissimilarity (1 - cosine) / 2 of the rows a merge brings
+            together, raised to those below where need be.
+        labels_: int64 [n], flat clusters.
+        embedding_: float64 [n, 2], in the unit disk, on a circle whose neighbours are
+            about 1 apart: `decode` gives the tree of `linkage_` again.
+        n_clusters_: Number of flat clusters.
+    """
+
+    def __init__(
+        self,
+        n_clusters: int | None = None,
+        *,
+        random_state: int | np.random.Generator | None = 0,
+        verbose: bool = False,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: None = None) -> Self:  # noqa: ARG002, N803
+        """Make the tree.
+
+        Args:
+            X: [n, d], n >= 2, finite, of rows that are not 0.
+            y: Not used.
+
+        Raises:
+            ValueError: `X` is not so, or there cannot be so many clusters.
+        """
+        x = np.asarray(validate_data(self, X, dtype=np.float64, ensure_min_samples=2))
+        merges = build(x, random_state=self.random_state, verbose=self.verbose)
+        self.linkage_ = linkage_matrix(merges, heights(merges, x))
+        merges = self._merges()
+        if self.n_clusters is None:
+            most = max(2, round(len(x) ** 0.5))
+            rise = np.diff(self.linkage_[-most:, 2])  # the last: from 2 clusters to 1
+            self.n_clusters_ = 2 + int(np.argmax(rise[::-1])) if rise.size else 2
+        else:
+            self.n_clusters_ = self.n_clusters
+        self.labels_ = cut(merges, self.n_clusters_)
+        angles, depth = on_circle(merges), np.arcsinh(len(x) / (2 * np.pi))
+        self.embedding_ = np.tanh(depth / 2) * np.stack(
+            [np.cos(angles), np.sin(angles)], axis=1
+        )
+        return self
+
+    def _merges(self) -> np.ndarray:
+        check_is_fitted(self)
+        return self.linkage_[:, :2].astype(np.int64)
+
+    def newick(self, names: Sequence[str] | None = None) -> str:
+        """The tree in Newick's notation, with names of leaves."""
+        return newick(self._merges(), self.linkage_[:, 2], names)
+
+    def to_json(self, names: Sequence[str] | None = None) -> str:
+        """The tree as JSON, see `tree_json`, with names of leaves."""
+        return tree_json(self._merges(), self.linkage_[:, 2], names)
