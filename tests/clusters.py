@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from configs import xdc
+from configs import shhc, xdc
 from tests.small import small_config
 from visxp_jax.config import from_dict
 from visxp_jax.methods import METHODS
@@ -37,6 +37,8 @@ def plain_model() -> Model:
         weights=lambda params, name: params[name],
         with_weights=lambda params, name, linear: {**params, name: linear},
         is_head=unused,
+        points=lambda params, name: params[name],
+        with_points=lambda params, name, values: {**params, name: values},
     )
 
 
@@ -51,7 +53,8 @@ def small_method(stage: str = "selflabel", **changes):
         section = small_config().selflabel
         changes = {"heads": HEADS, "clusters": CLUSTERS, **changes}
     else:
-        section = from_dict(xdc.get_config("debug")).xdc
+        file = {"shhc": shhc, "xdc": xdc}[stage]
+        section = from_dict(file.get_config("debug")).stage(stage)
     assert section is not None
     section = dataclasses.replace(section, **changes)
     return METHODS[stage].make(section, plain_model(), 16)

@@ -12,7 +12,8 @@ from visxp_jax.weights import make_model
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("[a-z]*.py"))
 CASES = [(file, arg) for file in FILES for arg in ("", "debug")]
-CASES += [(file, "small") for file in FILES if file.stem == "l3net"]
+MORE = {"l3net": "small", "shhc": "selflabel"}
+CASES += [(file, MORE[file.stem]) for file in FILES if file.stem in MORE]
 
 
 @pytest.mark.parametrize(

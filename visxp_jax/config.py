@@ -238,6 +238,52 @@ class XdcConfig(ClusterConfig):
 
 
 @dataclass(frozen=True)
+class ShhcConfig(ClusterConfig):
+    """Stage 'shhc': a hierarchy of equal-sized clusters in the Poincare ball."""
+
+    sharpness: float  # of the assignment
+    # 'fused': one hierarchy of both modalities together. 'pooled': one that each
+    # modality is led to by itself. 'swapped': one of each, which teaches the other.
+    labels_from: str
+    dimensions: int  # of the ball
+    embedding: float  # weight of the loss over triples of clusters
+    embedding_steps: int  # taken at once whenever labels are made
+    embedding_rate: float  # of these
+    embedding_temperature: float
+    form: str  # how clips are led to their cluster: 'ce', 'dist' or 'tree'
+    temperature: float  # of the softmax over distances, in labels and loss
+    tree_temperature: float  # of the soft labels of 'tree'
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        _one_of("labels_from", self.labels_from, ("fused", "pooled", "swapped"))
+        _one_of("form", self.form, ("ce", "dist", "tree"))
+        _require(self.clusters >= 3, "clusters", "at least 3", self.clusters)
+        _require(
+            2 <= self.dimensions <= self.clusters,
+            "dimensions",
+            f"2 to clusters={self.clusters}",
+            self.dimensions,
+        )
+        _require(
+            self.embedding_steps >= 1,
+            "embedding_steps",
+            "at least 1",
+            self.embedding_steps,
+        )
+        _not_negative(self, "embedding")
+        for key in (
+            "sharpness",
+            "embedding_rate",
+            "embedding_temperature",
+            "temperature",
+            "tree_temperature",
+        ):
+            _require(getattr(self, key) > 0, key, "above 0", getattr(self, key))
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """How often a run writes, looks, and saves; in steps."""
 
@@ -266,11 +312,12 @@ class TrainConfig:
     run: RunConfig
     avc: AvcConfig | None = None
     selflabel: SelflabelConfig | None = None
+    shhc: ShhcConfig | None = None
     xdc: XdcConfig | None = None
 
     def __post_init__(self) -> None:
         """Check that every stage has its section."""
-        known = ("avc", "selflabel", "xdc")
+        known = ("avc", "selflabel", "shhc", "xdc")
         _require(
             len(self.stages) > 0, "stages", f"at least one of {', '.join(known)}", ()
         )

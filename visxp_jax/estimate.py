@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from visxp_jax.config import SelflabelConfig
+from visxp_jax.config import SelflabelConfig, ShhcConfig
 from visxp_jax.errors import VisxpError
 from visxp_jax.losses.sinkhorn import SAMPLE_ELEMENTS
 from visxp_jax.memory import device_bytes, logits_bytes, logits_fit, size
@@ -67,18 +67,20 @@ def work_of(session: Session, stage: str) -> Work | None:
     one = max(widths[name] for name in relabel.vectors)
     scored, scaled, columns, passes, modalities, first = one, one, 2, 1, 0, False
     first_columns = columns
-    if isinstance(section, SelflabelConfig):
+    if isinstance(section, SelflabelConfig | ShhcConfig):
         plan = PLANS[section.labels_from]
         sources = [[plan.heads[name][0] for name in source] for source in plan.sources]
-        columns = first_columns = len(sources) * section.heads
-        if section.passes == "in_turn":
-            columns //= section.head_groups
-        passes = section.head_groups if section.passes == "each" else 1
+        heads, turns, first = 1, 1, True
+        if isinstance(section, SelflabelConfig):
+            heads, first = section.heads, section.first_labels == "features"
+            turns = section.head_groups if section.passes == "in_turn" else 1
+            passes = section.head_groups if section.passes == "each" else 1
+        columns = first_columns = len(sources) * heads
+        columns //= turns
         modalities = len(sources[0])
         scored = sum(widths[name] for name in sources[0])
-        first = section.first_labels == "features"
         if first:  # the same for all sets
-            first_columns = section.heads
+            first_columns = heads
         together = sorted(set(sum(sources, [])))
         scaled = sum(widths[name] for name in together) if first else 0
         # Several are scaled each, put side by side, and scaled again.

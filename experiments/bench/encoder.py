@@ -10,14 +10,12 @@ XLA counts them, at the speed of a large matrix product in the same run.
 
 import argparse
 import dataclasses
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import avnet
+from experiments.bench.child import TorchProcess
 from experiments.bench.measure import arguments, as_json, finish, interleaved, table
 from visxp_jax.config import AvcConfig, OptimConfig, from_dict
 from visxp_jax.features import Encoder
@@ -132,46 +131,6 @@ def flops(compiled: Any) -> float:
     return float(compiled.cost_analysis()["flops"])
 
 
-class Torch:
-    """The rival, in a process of its own."""
-
-    def __init__(self, python: str, *, batch_size: int, threads: int) -> None:
-        """Start it and wait until it is ready."""
-        script = Path(__file__).with_name("torch_avnet.py")
-        sizes = ["--batch", str(batch_size), "--threads", str(threads)]
-        self._process = subprocess.Popen(
-            [python, str(script), *sizes],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.about = self._answer()
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(
-                f"the PyTorch process ended with code {self._process.wait()}; "
-                "--torch-python must name a Python that has torch and numpy."
-            )
-        return json.loads(line)
-
-    def run(self, work: str, repeats: int) -> None:
-        """Do it and come back."""
-        assert self._process.stdin is not None
-        request = {"work": work, "repeats": repeats}
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        self._answer()
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-
 def matmul_job(repeats: int) -> Callable[[], None]:
     """The yardstick: float32 products of two large matrices."""
     a = jnp.ones((MATMUL, MATMUL), jnp.float32)
@@ -211,7 +170,11 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     ):
         # A process for each, as users have: one that has trained holds memory that
         # makes its later work faster.
-        torch = Torch(args.torch_python, batch_size=args.batch, threads=threads)
+        torch = TorchProcess(
+            args.torch_python,
+            "torch_avnet.py",
+            *(f"--batch={args.batch}", f"--threads={threads}"),
+        )
         if torch.about["parameters"] != job.parameters:
             raise SystemExit(
                 f"the networks must be the same, but PyTorch's has "
@@ -221,7 +184,9 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         yardstick = f"floor: {MATMUL} x {MATMUL} matrix product, GFLOP/s"
         rates = interleaved(
             {
-                PEER: lambda torch=torch, work=work, n=repeats: torch.run(work, n),
+                PEER: lambda torch=torch, work=work, n=repeats: torch.run(
+                    work=work, repeats=n
+                ),
                 OURS: lambda ours=ours, n=repeats: ours(n),
                 yardstick: matmul_job(10),
             },

@@ -3,15 +3,25 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy.cluster.hierarchy import linkage
 
 from tests.hierarchy.test_trees import leaves, random_tree, vectors
 from visxp_jax.geometry import poincare
 from visxp_jax.hierarchy import dasgupta_cost, dendrogram_purity, refine
-from visxp_jax.hierarchy.decode import decode, on_circle
-from visxp_jax.hierarchy.embedding import _offsets, embed, equal_depth, triplet_loss
+from visxp_jax.hierarchy.decode import decode, decode_by_depth, on_circle
+from visxp_jax.hierarchy.embedding import (
+    BALL,
+    SPHERE,
+    _offsets,
+    embed,
+    equal_depth,
+    principal_points,
+    triplet_loss,
+)
 from visxp_jax.hierarchy.metrics import unit_rows
+from visxp_jax.hierarchy.riemannian import riemannian_adam
 
 
 def groups_of(merges: np.ndarray) -> set[frozenset]:
@@ -72,7 +82,8 @@ def test_every_tree_has_a_place_on_the_circle(n):
     assert groups_of(found) == groups_of(merges)
 
 
-def test_embedding_finds_groups_in_groups():
+@pytest.mark.parametrize("form", [SPHERE, BALL], ids=["sphere", "ball"])
+def test_embedding_finds_groups_in_groups(form):
     """Four groups of eight in two, of which decoding and refining make the tree."""
     rng = np.random.default_rng(0)
     group = np.arange(32) % 4
@@ -80,20 +91,37 @@ def test_embedding_finds_groups_in_groups():
     x = unit_rows(centre + 0.1 * rng.standard_normal((32, 6)))
     similarity = jnp.asarray((1 + x @ x.T) / 2, jnp.float32)
     keys = jax.random.split(jax.random.key(0), 4)
-    settings = {"steps": 400, "snapshots": 4}
-    found = embed(keys, similarity, jnp.full(4, 0.1), **settings)
-    assert found.directions.shape == (4, 4, 32, 2)
-    assert ((found.length > 0) & (found.length < 1)).all()
-    trees = [decode(run) for run in np.asarray(found.directions)[:, -1]]
+    starts = jax.vmap(lambda key: principal_points(key, similarity))(keys)
+    settings = {"form": form, "steps": 400, "snapshots": 4, "learning_rate": 0.02}
+    found = embed(keys, starts, similarity, jnp.full(4, 0.1), **settings)
+    assert found.shape == (4, 4, 32, 2)
+    lengths = np.linalg.norm(found, axis=-1)
+    assert (lengths < 1).all()
+    assert (np.ptp(lengths, axis=-1) < 1e-5).all() == (form is SPHERE)
+    read = decode if form is SPHERE else decode_by_depth
+    trees = [read(run) for run in np.asarray(found)[:, -1]]
     best = min(trees, key=lambda tree: dasgupta_cost(tree, x))
-    assert dendrogram_purity(best, group // 2) == 1
     refined = refine(best, x)
     assert dendrogram_purity(refined, group) == 1
-    assert dasgupta_cost(best, x) < 1.05 * dasgupta_cost(refined, x)
-    again = embed(keys[:1], similarity, jnp.full(1, 0.1), **settings)
-    np.testing.assert_allclose(
-        again.directions[0, 0], found.directions[0, 0], atol=1e-3
-    )
+    if form is SPHERE:  # the other's depths do not tell the uppermost merges apart
+        assert dendrogram_purity(best, group // 2) == 1
+        assert dasgupta_cost(best, x) < 1.05 * dasgupta_cost(refined, x)
+    again = embed(keys[:1], starts[:1], similarity, jnp.full(1, 0.1), **settings)
+    np.testing.assert_allclose(again[0, 0], found[0, 0], atol=2e-2)
+
+
+@pytest.mark.parametrize("length", [0.3, 0.95])
+def test_decoding_by_depth_is_that_by_angle_at_one_length(length):
+    x = unit_rows(vectors(40, 3))
+    found = decode_by_depth((length * x).astype(np.float32))
+    assert groups_of(found) == groups_of(decode(x))
+
+
+def test_starts_part_equal_leaves_and_are_of_one_length():
+    similarity = jnp.ones((5, 5))
+    found = principal_points(jax.random.key(0), similarity)
+    np.testing.assert_allclose(jnp.linalg.norm(found, axis=1), 0.5, rtol=1e-5)
+    assert len(np.unique(np.asarray(found), axis=0)) == 5
 
 
 @pytest.mark.parametrize(("n", "steps"), [(2, 20), (5, 21)])
@@ -101,7 +129,50 @@ def test_what_cannot_be_embedded_is_refused(n, steps):
     with pytest.raises(ValueError, match="3 leaves or more.*multiple of snapshots"):
         embed(
             jax.random.split(jax.random.key(0), 1),
+            jnp.zeros((1, n, 2)),
             jnp.ones((n, n)),
             jnp.ones(1),
             steps=steps,
         )
+
+
+@pytest.mark.parametrize("c", [1.0, 0.3])
+def test_riemannian_adam_comes_to_the_frechet_mean(c):
+    points = poincare.exp0(0.8 * vectors(12, 3, 1).astype(np.float32), c=c)
+    optimizer = riemannian_adam(optax.exponential_decay(0.1, 100, 0.5), c=c, b2=0.99)
+
+    def loss(x):
+        return jnp.mean(poincare.squared_distance(x["at"], points, c=c))
+
+    @jax.jit
+    def step(x, state):
+        updates, state = optimizer.update(jax.grad(loss)(x), state, x)
+        return optax.apply_updates(x, updates), state
+
+    x = {"at": poincare.exp0(jnp.array([[2.0, -1.0, 1.0]]), c=c)}
+    state = optimizer.init(x)
+    for _ in range(800):
+        x, state = step(x, state)
+    expected = poincare.frechet_mean(points, c=c)
+    assert poincare.distance(x["at"][0], expected, c=c) < 1e-3
+
+
+def test_a_riemannian_step_is_as_long_as_its_rate_wherever_the_point():
+    """The first step of Adam has the length of the rate, here along the geodesic."""
+    x = jnp.array([[0.0, 0.0], [0.5, 0.1], [0.99, 0.0], [0.0, -0.9999]])
+    grad = jnp.array([[1.0, 2.0], [-3.0, 0.1], [1e3, 5.0], [0.2, 4e4]])
+    optimizer = riemannian_adam(0.01)
+    updates, state = optimizer.update(grad, optimizer.init(x), x)
+    moved = optax.apply_updates(x, updates)
+    np.testing.assert_allclose(poincare.distance(x, moved), 0.01, rtol=5e-2)
+    assert (jnp.linalg.norm(moved, axis=-1) < 1).all()
+    assert state.count == 1
+    with pytest.raises(ValueError, match="needs the parameters"):
+        optimizer.update(grad, state)
+
+
+def test_riemannian_adam_steps_where_nothing_pulls_or_the_point_is_the_origin():
+    x = jnp.zeros((2, 3))
+    optimizer = riemannian_adam(0.1)
+    updates, _ = optimizer.update(jnp.zeros_like(x), optimizer.init(x), x)
+    np.testing.assert_array_equal(updates, 0)

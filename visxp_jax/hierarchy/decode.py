@@ -1,18 +1,20 @@
-"""The binary tree that points at one distance from 0 stand for, and back.
+"""The binary tree that points in the ball stand for, and back.
 
 Those with the deepest ancestor are merged first (HypHC's algorithm 1), which is single
-linkage by angle.
+linkage by depth, and by angle where all are at one distance from 0.
 """
 
+import jax.numpy as jnp
 import numpy as np
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 
+from visxp_jax.geometry import poincare
 from visxp_jax.hierarchy.tree import check_merges, spans
 
 
 def decode(directions: np.ndarray) -> np.ndarray:
-    """Merges int64 [n - 1, 2] of points [n, d] by their directions.
+    """Merges int64 [n - 1, 2] of points [n, d] at one distance from 0.
 
     On a circle in O(n log n): neighbours are merged from the smallest gap to the
     largest but one; the largest is where the circle is cut open. In more dimensions in
@@ -27,6 +29,15 @@ def decode(directions: np.ndarray) -> np.ndarray:
     unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     far = squareform(np.clip(1 - unit @ unit.T, 0, None), checks=False)
     return linkage(far, "single")[:, :2].astype(np.int64)
+
+
+def decode_by_depth(points: np.ndarray) -> np.ndarray:
+    """Merges int64 [n - 1, 2] of points [n, d] anywhere in the ball, in O(n^2)."""
+    x = jnp.asarray(points)
+    depth = np.asarray(poincare.lca_depth(x[:, None], x[None]), np.float64)
+    above, below = np.triu_indices(len(points), 1)
+    merged = linkage(depth.max() - depth[above, below], "single")
+    return merged[:, :2].astype(np.int64)
 
 
 def _on_circle(angles: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Leaves of a tree as points in the Poincare ball, by a loss over triples (HypHC).
 
-All points lie at one distance from 0; their directions and that distance are learnt. A
-triple is pulled towards the tree whose deepest lowest common ancestor, see
+A triple is pulled towards the tree whose deepest lowest common ancestor, see
 `poincare.lca_depth`, is of its two most similar leaves. Triples are (i, i + a, i + b)
 for all i, of drawn offsets: similarities are then rows of one table and leaves are
 rolled, so that nothing is gathered or scattered. Whole runs are one compiled scan,
@@ -12,24 +11,34 @@ hierarchical clustering, 2020. Differs in: the closed form of the depth at equal
 lengths, offsets that are distinct and not 0, Adam on directions.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from visxp_jax.geometry import poincare
+from visxp_jax.hierarchy.riemannian import riemannian_adam
+
 # Of temperature and rate, evenly over a run.
 HALVINGS = 3
-# Triples of one step, at least, where there are as many.
+# Triples of one step.
 BATCH = 4096
+# Of points at equal lengths; float32 tells depths apart up to there.
+LEAST, MOST = 0.01, 0.999
 
 
-class Embedding(NamedTuple):
-    """Points as directions and one length; leading axes are runs and snapshots."""
+class Form(NamedTuple):
+    """A parameterisation of n points of the ball."""
 
-    directions: jax.Array  # float32 [..., n, d], of length 1
-    length: jax.Array  # float32 [...], in (0, 1)
+    parameters: Callable[[jax.Array], Any]  # of points [n, d]
+    points: Callable[[Any], jax.Array]  # [n, d], of parameters
+    # Of parameters: an array [n, ...] of what each point has, and what all share.
+    leaves: Callable[[Any], tuple[jax.Array, Any]]
+    depth: Callable[[jax.Array, jax.Array, Any], jax.Array]  # of the same, [n]
+    optimizer: Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
 
 
 def equal_depth(u: jax.Array, v: jax.Array, length: jax.Array) -> jax.Array:
@@ -50,6 +59,42 @@ def equal_depth(u: jax.Array, v: jax.Array, length: jax.Array) -> jax.Array:
     return (jnp.log1p(cosine * (1 - rest)) - jnp.log(short)) / 2
 
 
+def _on_sphere(points: jax.Array) -> tuple[jax.Array, jax.Array]:
+    length = jnp.mean(jnp.linalg.norm(points, axis=-1))
+    share = jnp.clip((length - LEAST) / (MOST - LEAST), 1e-3, 1 - 1e-3)
+    return points / length, jnp.log(share / (1 - share))
+
+
+def _directions(params: tuple) -> tuple[jax.Array, jax.Array]:
+    direction, logit = params
+    unit = direction / jnp.linalg.norm(direction, axis=-1, keepdims=True)
+    return unit, LEAST + (MOST - LEAST) * jax.nn.sigmoid(logit)
+
+
+def _points(params: tuple) -> jax.Array:
+    unit, length = _directions(params)
+    return length * unit
+
+
+# All points at one distance from 0, which is learnt, as are their directions: what a
+# tree whose leaves are alike needs.
+SPHERE = Form(
+    parameters=_on_sphere,
+    points=_points,
+    leaves=_directions,
+    depth=equal_depth,
+    optimizer=optax.adam,
+)
+# Points wherever they want to be, by steps on the manifold.
+BALL = Form(
+    parameters=lambda points: points,
+    points=lambda params: params,
+    leaves=lambda params: (params, None),
+    depth=lambda x, y, _: poincare.lca_depth(x, y),
+    optimizer=riemannian_adam,
+)
+
+
 def triplet_loss(
     depths: jax.Array, similarities: jax.Array, temperature: float | jax.Array
 ) -> jax.Array:
@@ -64,30 +109,91 @@ def triplet_loss(
     return jnp.mean(jnp.sum(similarities * (1 - share), axis=-1))
 
 
-@partial(jax.jit, static_argnames=("rank", "steps", "snapshots"))
+def by_offset(similarity: jax.Array) -> jax.Array:
+    """[n, n] of [n, n]: row a has the similarity of each leaf to the one a further."""
+    place = jnp.arange(len(similarity))
+    return similarity[place[None], (place[None] + place[:, None]) % len(place)]
+
+
+def sampled_loss(
+    key: jax.Array,
+    params: Any,
+    apart: jax.Array,
+    temperature: float | jax.Array,
+    *,
+    form: Form = SPHERE,
+    batch: int = BATCH,
+) -> jax.Array:
+    """`triplet_loss` of triples of distinct leaves.
+
+    Args:
+        key: Draws the offsets.
+        params: Of the points, see `Form`.
+        apart: float32 [n, n], similarities `by_offset`; n >= 3.
+        temperature: See `triplet_loss`.
+        form: How points are parameterised.
+        batch: Number of triples, rounded down to a multiple of n that is not 0.
+    """
+    n = len(apart)
+    leaves, shared = form.leaves(params)
+
+    def of_pair(a: jax.Array, b: jax.Array) -> jax.Array:
+        x, y, z = leaves, jnp.roll(leaves, -a, axis=0), jnp.roll(leaves, -b, axis=0)
+        depth = [form.depth(u, v, shared) for u, v in ((x, y), (x, z), (y, z))]
+        near = (apart[a], apart[b], jnp.roll(apart[(b - a) % n], -a))
+        return triplet_loss(
+            jnp.stack(depth, axis=-1), jnp.stack(near, axis=-1), temperature
+        )
+
+    return jnp.mean(jax.vmap(of_pair)(*_offsets(key, max(1, batch // n), n)))
+
+
+def principal_points(
+    key: jax.Array, similarity: jax.Array, d: int = 2, length: float = 0.5
+) -> jax.Array:
+    """Starts for `embed`: [n, d] in the ball, by the first principal coordinates.
+
+    Args:
+        key: Of a little noise, by which starts differ and equal leaves part.
+        similarity: float32 [n, n], symmetric.
+        d: Dimensions, at most n.
+        length: Of all points, in (0, 1).
+    """
+    centred = similarity - jnp.mean(similarity, axis=0, keepdims=True)
+    centred = centred - jnp.mean(centred, axis=1, keepdims=True)
+    values, vectors = jnp.linalg.eigh(centred)
+    point = vectors[:, -d:] * jnp.sqrt(jnp.maximum(values[None, -d:], 0.0))
+    spread = jnp.sqrt(jnp.mean(point**2)) + 1e-6
+    point = point + 0.03 * spread * jax.random.normal(key, point.shape)
+    return length * point / jnp.linalg.norm(point, axis=-1, keepdims=True)
+
+
+@partial(jax.jit, static_argnames=("form", "steps", "snapshots"))
 def embed(
     keys: jax.Array,
+    starts: jax.Array,
     similarity: jax.Array,
     temperatures: jax.Array,
     *,
-    rank: int = 2,
+    form: Form = SPHERE,
     steps: int = 2000,
     snapshots: int = 20,
-    learning_rate: float = 0.05,
-) -> Embedding:
-    """Learn embeddings from random ones, one for each key and temperature.
+    learning_rate: float | jax.Array = 0.05,
+) -> jax.Array:
+    """Learn embeddings side by side, one for each key, start and temperature.
 
     Args:
         keys: [r], of the runs.
+        starts: float32 [r, n, d], points in the ball.
         similarity: float32 [n, n], symmetric.
         temperatures: float32 [r], to begin with; halved thrice, as is the rate.
-        rank: d, dimensions of the ball.
+        form: How points are parameterised.
         steps: Of each run, a multiple of `snapshots`.
         snapshots: s, embeddings that are kept of each run.
-        learning_rate: Of Adam on directions.
+        learning_rate: Of the form's optimiser.
 
     Returns:
-        `Embedding` with leading axes [r, s].
+        float32 [r, s, n, d], points in the ball.
 
     Raises:
         ValueError: there are no triples, or `snapshots` does not divide `steps`.
@@ -98,55 +204,35 @@ def embed(
             "similarity must be of 3 leaves or more, and steps a multiple of snapshots,"
             f" got {n} leaves, {steps} steps and {snapshots} snapshots."
         )
-    pairs = max(1, BATCH // n)
-    place = jnp.arange(n)
-    # Row a: similarities of each leaf to the one a further on.
-    apart = similarity[place[None], (place[None] + place[:, None]) % n]
-    optimizer = optax.adam(learning_rate)
+    apart = by_offset(similarity)
 
-    def loss(params: tuple, key: jax.Array, temperature: jax.Array) -> jax.Array:
-        unit, length = _points(params)
-        a, b = _offsets(key, pairs, n)
+    def cooled(i: Any) -> jax.Array:
+        return 0.5 ** jnp.floor(i * (HALVINGS + 1) / steps)
 
-        def of_pair(a: jax.Array, b: jax.Array) -> jax.Array:
-            x, y, z = unit, jnp.roll(unit, -a, axis=0), jnp.roll(unit, -b, axis=0)
-            depth = [equal_depth(u, v, length) for u, v in ((x, y), (x, z), (y, z))]
-            near = (apart[a], apart[b], jnp.roll(apart[(b - a) % n], -a))
-            return triplet_loss(
-                jnp.stack(depth, axis=-1), jnp.stack(near, axis=-1), temperature
-            )
+    optimizer = form.optimizer(lambda i: learning_rate * cooled(i))
 
-        return jnp.mean(jax.vmap(of_pair)(a, b))
-
-    def run(key: jax.Array, temperature: jax.Array) -> Embedding:
-        first, key = jax.random.split(key)
-        params = (jax.random.normal(first, (n, rank)), jnp.float32(0.0))
-
+    def run(key: jax.Array, start: jax.Array, temperature: jax.Array) -> jax.Array:
         def step(state: tuple, i: jax.Array) -> tuple[tuple, None]:
             params, opt_state = state
-            cooled = 0.5 ** jnp.floor(i * (HALVINGS + 1) / steps)
-            grads = jax.grad(loss)(
-                params, jax.random.fold_in(key, i), temperature * cooled
+            grads = jax.grad(sampled_loss, argnums=1)(
+                jax.random.fold_in(key, i),
+                params,
+                apart,
+                temperature * cooled(i),
+                form=form,
             )
-            change, opt_state = optimizer.update(grads, opt_state)
-            change = jax.tree.map(lambda x: x * cooled, change)
+            change, opt_state = optimizer.update(grads, opt_state, params)
             return (optax.apply_updates(params, change), opt_state), None
 
-        def stretch(state: tuple, steps: jax.Array) -> tuple[tuple, Embedding]:
+        def stretch(state: tuple, steps: jax.Array) -> tuple[tuple, jax.Array]:
             state, _ = jax.lax.scan(step, state, steps)
-            return state, Embedding(*_points(state[0]))
+            return state, form.points(state[0])
 
+        params = form.parameters(start)
         numbers = jnp.arange(steps).reshape(snapshots, -1)
-        begin = (params, optimizer.init(params))
-        return jax.lax.scan(stretch, begin, numbers)[1]
+        return jax.lax.scan(stretch, (params, optimizer.init(params)), numbers)[1]
 
-    return jax.vmap(run)(keys, temperatures)
-
-
-def _points(params: tuple) -> tuple[jax.Array, jax.Array]:
-    direction, length = params
-    unit = direction / jnp.linalg.norm(direction, axis=-1, keepdims=True)
-    return unit, 0.01 + 0.989 * jax.nn.sigmoid(length)
+    return jax.vmap(run)(keys, starts, temperatures)
 
 
 def _offsets(key: jax.Array, pairs: int, n: int) -> tuple[jax.Array, jax.Array]:

@@ -8,6 +8,7 @@ from visxp_jax.losses.balance import (
 from visxp_jax.losses.balanced_kmeans import balanced_kmeans
 from visxp_jax.losses.correspondence import ShiftedPairs, avc_bce, shifted_pairs
 from visxp_jax.losses.decorrelation import decorrelation
+from visxp_jax.losses.hyperbolic import kinship, leaf_logits, leaf_loss
 from visxp_jax.losses.kmeans import KMeans, kmeans, unit_length
 from visxp_jax.losses.selflabel import pseudo_label_cross_entropy
 from visxp_jax.losses.sinkhorn import (
@@ -33,7 +34,10 @@ __all__ = [
     "equipartition",
     "equipartition_in_blocks",
     "gaussian_cluster_mass",
+    "kinship",
     "kmeans",
+    "leaf_logits",
+    "leaf_loss",
     "pseudo_label_cross_entropy",
     "shifted_pairs",
     "transport_plan",

@@ -1,32 +1,36 @@
 """Training methods, by the name of their stage and section in the configuration."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from visxp_jax.config import TrainConfig
-from visxp_jax.methods import avc, selflabel, xdc
+from visxp_jax.methods import avc, selflabel, shhc, xdc
 from visxp_jax.methods.base import Method
-from visxp_jax.models.audiovisual import Head
+from visxp_jax.models.audiovisual import Head, Points
 from visxp_jax.models.bind import Model
+
+Heads = dict[str, Head | Points]
 
 
 class Maker(NamedTuple):
     """How a method comes from its section of the configuration."""
 
-    heads: Callable[[Any], dict[str, Head]]  # linear heads it needs, by name
+    # (section) -> what it needs beside the encoders, by name
+    heads: Callable[[Any], Mapping[str, Head | Points]]
     make: Callable[[Any, Model, int], Method]  # (section, network, batch size)
 
 
 METHODS: dict[str, Maker] = {
     "avc": Maker(avc.heads, avc.make),
     "selflabel": Maker(selflabel.heads, selflabel.make),
+    "shhc": Maker(shhc.heads, shhc.make),
     "xdc": Maker(xdc.heads, xdc.make),
 }
 
 
-def all_heads(config: TrainConfig) -> dict[str, Head]:
+def all_heads(config: TrainConfig) -> Heads:
     """Heads of all stages: they exist from the start, so that no stage adds weights."""
-    heads: dict[str, Head] = {}
+    heads: Heads = {}
     for stage in config.stages:
         heads |= METHODS[stage].heads(config.stage(stage))
     return heads

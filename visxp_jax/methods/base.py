@@ -11,6 +11,10 @@ PyTree = Any
 Vectors = dict[str, jax.Array]  # 'video', 'audio' and 'fused' of n clips -> [n, d]
 
 
+# What a method's state has under this name is of no clip: every device has all of it.
+SHARED = "shared"
+
+
 class Encoding(NamedTuple):
     """What making labels may ask for.
 
@@ -79,8 +83,9 @@ class Method(NamedTuple):
 
     Attributes:
         chance: Value of each logged loss for a network that knows nothing.
-        init_state: (padded number of clips, key) -> method_state; leaves have their
-            leading axis over clips, so that they can be split over devices.
+        init_state: (padded number of clips, key) -> method_state, a dict of trees whose
+            leaves have their leading axis over clips, so that they can be split over
+            devices; but for what it has under `SHARED`.
         loss: (params, model_state, method_state, batch, key) -> (scalar, `Aux`).
         relabel: Of a method that learns from labels of its own making.
         clusters: Of a method that has some.

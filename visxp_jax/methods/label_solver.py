@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from visxp_jax.config import SelflabelConfig
+from visxp_jax.config import SelflabelConfig, ShhcConfig
 from visxp_jax.losses import (
     Equipartition,
     assign_in_blocks,
@@ -49,6 +49,13 @@ def mean_log_probs(weights: dict[str, Linear], rows: Vectors) -> jax.Array:
     return sum(each[1:], each[0]) / len(each)
 
 
+def unit_rows(x: jax.Array) -> jax.Array:
+    """Rows scaled to length 1, float32 [b, d]; rows of 0 stay."""
+    x = x.astype(jnp.float32)
+    square = jnp.sum(x**2, axis=-1, keepdims=True)
+    return x * jnp.where(square > 0, jax.lax.rsqrt(jnp.maximum(square, 1e-30)), 0.0)
+
+
 @partial(jax.jit, static_argnames="clusters")
 def random_labels(key: jax.Array, clip_id: jax.Array, *, clusters: int) -> jax.Array:
     """Labels at random whose sizes differ by one clip at most, as SeLa begins.
@@ -71,11 +78,23 @@ def random_labels(key: jax.Array, clip_id: jax.Array, *, clusters: int) -> jax.A
 class LabelSolver:
     """Compiled work on rows that are split over devices; only [k] and [k, k] cross."""
 
-    def __init__(self, config: SelflabelConfig) -> None:
-        """Compile on first use."""
+    def __init__(
+        self,
+        config: SelflabelConfig | ShhcConfig,
+        score: Callable[[Any, Vectors], jax.Array] = mean_log_probs,
+    ) -> None:
+        """Compile on first use.
+
+        Args:
+            config: Of the stage.
+            score: (weights, rows) -> float32 [b, k], log probabilities of one head.
+        """
         self._config = config
+        self._score = score
+        self._sizes = getattr(config, "sizes", "equal")
         self.label = self._over_rows(self._label, (ROWS, EVERYWHERE))
         self.group = self._over_rows(self._group, (ROWS, EVERYWHERE))
+        self.similarity = self._over_rows(self._similarity, EVERYWHERE)
         self.disagreement = self._over_rows(_disagreement, EVERYWHERE)
 
     def _over_rows(self, function: Callable, out_specs: Any) -> Callable:
@@ -101,7 +120,7 @@ class LabelSolver:
     def _label(
         self,
         fits: bool,
-        weights: dict[str, Linear],
+        weights: Any,
         rows: Vectors,
         clip_id: jax.Array,
         rest: tuple[jax.Array],
@@ -109,11 +128,11 @@ class LabelSolver:
         """Labels of one head by its logits."""
         row_mass = (clip_id >= 0).astype(jnp.float32)
         config = self._config
-        score = partial(mean_log_probs, weights)
+        score = partial(self._score, weights)
         cluster_mass = None
-        if config.sizes != "equal":
+        if self._sizes != "equal":
             claims = _claims(score, rows, row_mass)
-        if config.sizes == "gaussian":
+        if self._sizes == "gaussian":
             cluster_mass = gaussian_cluster_mass(rest[0], claims)
         how: dict[str, Any] = {
             "sharpness": config.sharpness,
@@ -121,7 +140,7 @@ class LabelSolver:
             "row_mass": row_mass,
             "axis_name": "data",
         }
-        if config.sizes == "free":
+        if self._sizes == "free":
             nothing = jnp.zeros(config.clusters)
             error = jnp.max(jnp.abs(claims * config.clusters - 1))
             result = Equipartition(nothing, error, jnp.int32(0), jnp.array(True))
@@ -137,6 +156,34 @@ class LabelSolver:
             rows, score, result.log_scale, sharpness=config.sharpness, block=BLOCK
         )
         return labels, result
+
+    def _similarity(
+        self,
+        fits: bool,
+        nothing: None,
+        rows: Vectors,
+        clip_id: jax.Array,
+        rest: tuple[()],
+    ) -> jax.Array:
+        """(1 + cosine) / 2 of the clusters' mean unit vectors, [k, k].
+
+        The mean of modalities where there are several. `rows` has the labels as ''.
+        """
+        del fits, nothing, rest
+
+        def of_block(rows: Vectors, mass: jax.Array) -> Vectors:
+            share = jax.nn.one_hot(rows[""], self._config.clusters) * mass[:, None]
+            return {
+                name: jnp.matmul(share.T, unit_rows(x), precision=HIGHEST)
+                for name, x in rows.items()
+                if name
+            }
+
+        mass = (clip_id >= 0).astype(jnp.float32)
+        sums = sum_in_blocks(of_block, rows, mass, block=BLOCK, axis_name="data")
+        units = [unit_rows(x) for x in sums.values()]
+        cosines = [jnp.matmul(x, x.T, precision=HIGHEST) for x in units]
+        return (1 + sum(cosines[1:], cosines[0]) / len(cosines)) / 2
 
     def _group(
         self,

@@ -48,6 +48,7 @@ def make_loss_method(
     heads: Mapping[str, tuple[str, int]],
     num_heads: int,
     num_sets: int,
+    cost: Callable[[Any, str, jax.Array, jax.Array], jax.Array] | None = None,
 ) -> Method:
     """Everything of a method but how it makes its labels.
 
@@ -71,10 +72,21 @@ def make_loss_method(
         heads: Name of the matrix of heads -> (vector it sits on, set that it learns).
         num_heads: r, in each of these matrices.
         num_sets: s.
+        cost: (params, name, vectors [b, d], labels [b, r]) -> [b], in place of the
+            cross-entropy of linear heads.
     """
     clusters = section.clusters
     views = sorted({view for view, _ in heads.values()})
     independent = 1 / (batch_size - 1)  # of dimensions that have nothing in common
+
+    def linear(
+        params: Any, name: str, vectors: jax.Array, labels: jax.Array
+    ) -> jax.Array:
+        logits = model.head(params, name, vectors)
+        logits = logits.reshape(-1, num_heads, clusters)
+        return pseudo_label_cross_entropy(logits, labels)
+
+    cost = cost or linear
 
     def init_state(num_clips: int, key: jax.Array) -> dict[str, jax.Array]:
         del key
@@ -91,10 +103,8 @@ def make_loss_method(
         labels = method_state["labels"][batch.clip_id]
         per_clip = jnp.zeros(batch.size)
         for name, (view, learns) in heads.items():
-            logits = model.head(params, name, vectors[view])
-            logits = logits.reshape(-1, num_heads, clusters)
-            cost = pseudo_label_cross_entropy(logits, labels[:, learns])
-            per_clip = per_clip + cost / len(heads)
+            own = cost(params, name, vectors[view], labels[:, learns])
+            per_clip = per_clip + own / len(heads)
         rows = jnp.maximum(jnp.sum(batch.weight), 1.0)
         clustering = jnp.sum(batch.weight * per_clip) / rows
         redundancy = [decorrelation(vectors[v], batch.weight) for v in views]
@@ -153,6 +163,7 @@ class Labels:
 
     def __init__(self, method_state: Any, clusters: int) -> None:
         """Begin with the labels that there are."""
+        self._rest = method_state
         self._labels = method_state["labels"]
         self._clusters = clusters
         self._numbers: dict[str, list[float]] = {}
@@ -197,7 +208,7 @@ class Labels:
     @property
     def state(self) -> dict[str, jax.Array]:
         """The method's state with these labels."""
-        return {"labels": self._labels}
+        return {**self._rest, "labels": self._labels}
 
     @property
     def metrics(self) -> dict[str, float]:

@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 from scipy.optimize import linear_sum_assignment
 
-from visxp_jax.config import SelflabelConfig
+from visxp_jax.config import ClusterConfig, SelflabelConfig
 from visxp_jax.errors import VisxpError
 from visxp_jax.losses import Equipartition
 from visxp_jax.methods.base import Clusters, Encoding, Method, Relabelled, Vectors
@@ -100,14 +100,15 @@ def make_clusters(config: SelflabelConfig, model: Model) -> Clusters:
             return video, of_matrix(params, vectors, AUDIO)
         # The other modality is replaced by its mean over the clips.
         video, audio = vectors["video"], vectors["audio"]
-        sight = model.fuse(params, video, _mean_of(audio))
-        sound = model.fuse(params, _mean_of(video), audio)
+        sight = model.fuse(params, video, mean_of(audio))
+        sound = model.fuse(params, mean_of(video), audio)
         return log_probs(params, {"fused": sight}), log_probs(params, {"fused": sound})
 
     return Clusters(config.clusters, log_probs, by_modality)
 
 
-def _mean_of(vectors: jax.Array) -> jax.Array:
+def mean_of(vectors: jax.Array) -> jax.Array:
+    """Each row replaced by the mean of all."""
     mean = jnp.mean(vectors, axis=0, keepdims=True)
     return jnp.broadcast_to(mean, vectors.shape)
 
@@ -200,7 +201,7 @@ def make_labels(
     return relabel
 
 
-def check_finite(x: jax.Array, head: int, config: SelflabelConfig) -> None:
+def check_finite(x: jax.Array, head: int, config: ClusterConfig) -> None:
     """Refuse labels of vectors or logits that are not finite.
 
     Raises:
@@ -210,7 +211,7 @@ def check_finite(x: jax.Array, head: int, config: SelflabelConfig) -> None:
         raise VisxpError(
             f"labels of head {head} cannot be made: vectors and logits must be finite, "
             f"as {config.feature_dtype}, but are not; lower the learning rate of this "
-            "stage or the one before, or set selflabel.feature_dtype."
+            "stage or the one before, or set feature_dtype."
         )
 
 
@@ -219,7 +220,7 @@ def warn_of_sizes(result: Equipartition, head: int) -> None:
     if not result.converged:
         logging.warning(
             "labels of head %d: soft cluster sizes are still up to %.2g %% off after "
-            "%d sweeps; a lower selflabel.sharpness makes them easier to reach.",
+            "%d sweeps; a lower sharpness makes them easier to reach.",
             head,
             100 * float(result.column_error),
             int(result.iterations),

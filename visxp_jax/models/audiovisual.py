@@ -21,6 +21,13 @@ class Head(NamedTuple):
     on: str = "fused"  # or 'video' or 'audio': the vector that it takes
 
 
+class Points(NamedTuple):
+    """Trained points of a loss, which take no vector."""
+
+    number: int
+    dimensions: int
+
+
 class AudioVisualNet(nn.Module):
     """Video tower, audio tower, one fusion layer, and a linear layer per head.
 
@@ -36,13 +43,18 @@ class AudioVisualNet(nn.Module):
     audio_model: nn.Module
     fusion_dim: int
     activation: str
-    heads: Mapping[str, Head]
+    heads: Mapping[str, Head | Points]
 
     def setup(self) -> None:  # noqa: D102
         self.lin1 = nn.Dense(self.fusion_dim)
         self.head_layers = {
-            name: nn.Dense(head.outputs) for name, head in self.heads.items()
+            name: nn.Dense(head.outputs)
+            for name, head in self.heads.items()
+            if isinstance(head, Head)
         }
+        for name, shape in self.heads.items():
+            if isinstance(shape, Points):
+                self.param(f"points_{name}", nn.initializers.normal(0.1), tuple(shape))
 
     def embed(
         self, frame: jax.Array, log_mel: jax.Array, *, train: bool
@@ -77,5 +89,7 @@ class AudioVisualNet(nn.Module):
         video, audio = self.embed(frame, log_mel, train=False)
         vectors = {"video": video, "audio": audio, "fused": self.fuse(video, audio)}
         return {
-            name: self.head(name, vectors[head.on]) for name, head in self.heads.items()
+            name: self.head(name, vectors[head.on])
+            for name, head in self.heads.items()
+            if isinstance(head, Head)
         }

@@ -1,13 +1,13 @@
 """The border between linen modules and pure functions; nothing above knows linen."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from visxp_jax.config import ModelConfig
-from visxp_jax.models.audiovisual import AudioVisualNet, Head
+from visxp_jax.models.audiovisual import AudioVisualNet, Head, Points
 from visxp_jax.models.recurrent import RecurrentTower
 from visxp_jax.models.tower import ConvTower
 
@@ -34,6 +34,8 @@ class Model(NamedTuple):
     weights: Callable[[PyTree, str], Linear]
     with_weights: Callable[[PyTree, str, Linear], PyTree]
     is_head: Callable[[PyTree, Collection[str]], PyTree]
+    points: Callable[[PyTree, str], jax.Array]
+    with_points: Callable[[PyTree, str, jax.Array], PyTree]
 
 
 # Window of the last max-pool in the published networks, for (frames, sounds).
@@ -41,7 +43,9 @@ PUBLISHED_POOL = ((14, 14), (16, 6))
 PAPER_POOL = ((14, 14), (16, 12))
 
 
-def build_network(config: ModelConfig, heads: dict[str, Head]) -> AudioVisualNet:
+def build_network(
+    config: ModelConfig, heads: Mapping[str, Head | Points]
+) -> AudioVisualNet:
     """The linen network that a configuration describes."""
     activation = "gelu" if config.network == "avnet" else "relu"
     published = PUBLISHED_POOL if config.network == "avnet" else PAPER_POOL
@@ -86,8 +90,10 @@ def bind(
         model_state)`, `fuse(params, video, audio) -> [b, d]`,
         `head(params, name, vector) -> [b, outputs]`,
         `weights(params, name) -> Linear` of a head, and
-        `with_weights(params, name, Linear) -> params` with those in their place, and
-        `is_head(params, names) -> tree of bool`, True for the weights of these heads.
+        `with_weights(params, name, Linear) -> params` with those in their place,
+        `is_head(params, names) -> tree of bool`, True for the weights of these heads,
+        `points(params, name) -> [number, dimensions]`, and
+        `with_points(params, name, [...]) -> params` with those in their place.
     """
 
     def init(key: jax.Array) -> tuple[PyTree, PyTree]:
@@ -143,4 +149,12 @@ def bind(
             for part, tree in params.items()
         }
 
-    return Model(init, embed, fuse, head, weights, with_weights, is_head)
+    def points(params: PyTree, name: str) -> jax.Array:
+        return params[f"points_{name}"]
+
+    def with_points(params: PyTree, name: str, values: jax.Array) -> PyTree:
+        return {**params, f"points_{name}": values}
+
+    return Model(
+        *(init, embed, fuse, head, weights, with_weights, is_head, points, with_points)
+    )

@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from visxp_jax.methods import Method
+from visxp_jax.methods.base import SHARED
 from visxp_jax.sharding import compiler_options, everywhere, rows
 from visxp_jax.types import Batch
 
@@ -30,12 +31,17 @@ Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.
 
 
 def state_sharding(state: TrainState, mesh: Mesh) -> TrainState:
-    """Placements of a state: rows of the method's state are split, the rest copied."""
+    """Placements of a state: copied, but the method's arrays of clips are split."""
     copied = everywhere(mesh)
     split = rows(mesh)
     shardings = jax.tree.map(lambda _: copied, state)
     return shardings._replace(
-        method_state=jax.tree.map(lambda _: split, state.method_state)
+        method_state={
+            name: jax.tree.map(
+                lambda _, name=name: copied if name == SHARED else split, part
+            )
+            for name, part in state.method_state.items()
+        }
     )
 
 

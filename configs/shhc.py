@@ -1,0 +1,42 @@
+"""Correspondence, then sHHC: a hierarchy of clusters in the Poincare ball.
+
+    python -m visxp_jax.main --config=configs/shhc.py --workdir=runs/shhc
+
+As `selflabel.py`, with the stage 'shhc' in place of 'selflabel'; ':selflabel' puts it
+after that instead. `--config=configs/shhc.py:debug` runs a few steps of a tiny network.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import selflabel
+
+# What self-labelling has and this has not.
+NOT_OURS = ("heads", "first_labels", "sizes", "align", "passes", "head_groups")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The two- or three-stage run; `arg` is '', 'selflabel' or 'debug'."""
+    if arg not in ("", "selflabel", "debug"):
+        raise ValueError(
+            f"config argument must be empty, 'selflabel' or 'debug', got {arg!r}."
+        )
+    debug = arg == "debug"
+    config = selflabel.get_config("debug" if debug else "").to_dict()
+    section = dict(config["selflabel"])
+    for key in NOT_OURS:
+        del section[key]
+    section |= {
+        "labels_from": "fused",
+        "dimensions": 3 if debug else 16,
+        "embedding": 1.0,
+        "embedding_steps": 20 if debug else 500,
+        "embedding_rate": 0.01,
+        "embedding_temperature": 0.05,
+        "form": "ce",
+        "temperature": 0.1,
+        "tree_temperature": 0.1,
+    }
+    stages = ("avc", "selflabel", "shhc") if arg == "selflabel" else ("avc", "shhc")
+    if arg != "selflabel":
+        del config["selflabel"]
+    return ConfigDict(config | {"name": "shhc", "stages": stages, "shhc": section})
