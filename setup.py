@@ -63,7 +63,7 @@ setup(
     ),
     package_data={
         "visxp_jax": ["py.typed"],
-        "visxp_jax.report": ["template.html"],
+        "visxp_jax.report": ["*.html", "*.css", "*.js"],
         "data_prep": ["py.typed"],
     },
     install_requires=CORE,

@@ -41,6 +41,7 @@ OUTPUTS = (
     "model.json",
     "results.json",
     "report.html",
+    "hierarchy.html",
 )
 
 

@@ -71,11 +71,14 @@ class Clusters(NamedTuple):
         log_probs: (params, vectors) -> [n, c, k], for each of c heads.
         by_modality: (params, vectors) -> the same by the picture alone and by the sound
             alone; None where these number their clusters differently.
+        leaves: (params) -> points [k, d] in the ball, at one distance from 0, whose
+            hierarchy the method has learnt for its first head; None for a flat one.
     """
 
     number: int
     log_probs: Callable[[PyTree, Vectors], jax.Array]
     by_modality: Callable[[PyTree, Vectors], tuple[jax.Array, jax.Array]] | None
+    leaves: Callable[[PyTree], jax.Array] | None = None
 
 
 class Method(NamedTuple):

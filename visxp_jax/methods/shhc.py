@@ -201,7 +201,10 @@ def make_clusters(config: ShhcConfig, model: Model) -> Clusters:
         sound = model.fuse(params, mean_of(video), audio)
         return log_probs(params, {"fused": sight}), log_probs(params, {"fused": sound})
 
-    return Clusters(config.clusters, log_probs, by_modality)
+    def leaves(params: Any) -> jax.Array:
+        return leaves_of(model, params, 0)
+
+    return Clusters(config.clusters, log_probs, by_modality, leaves)
 
 
 def weights_of(

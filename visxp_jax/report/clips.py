@@ -1,6 +1,7 @@
 """What the page shows of single clips: their frames, and their sounds to play."""
 
 from collections import Counter
+from collections.abc import Collection
 
 import numpy as np
 
@@ -37,8 +38,12 @@ class TestClips:
         self._sounds: dict[tuple[str, int], np.ndarray] = {}
         self.warnings: list[str] = []
 
-    def load(self, clip_ids: set[int]) -> None:
+    def load(self, clip_ids: set[int], *, seen: Collection[int] = ()) -> None:
         """Fetch everything that will be shown, one pass over each file.
+
+        Args:
+            clip_ids: Shown and to be heard.
+            seen: Shown only.
 
         Sounds are read in processes of their own, as in the preparation: a file may
         have been replaced since by one that crashes, hangs or eats memory.
@@ -46,7 +51,7 @@ class TestClips:
         from data_prep.pool import Failure, run_isolated
         from data_prep.sources import path_of
 
-        self._frames = self._session.reader.frames("test", clip_ids)
+        self._frames = self._session.reader.frames("test", clip_ids | set(seen))
         wanted: dict[str, set[int]] = {}
         for i in clip_ids:
             video, start_s = self._where[i]

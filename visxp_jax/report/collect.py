@@ -1,4 +1,4 @@
-"""Gather what the report of a run shows, and write WORKDIR/report.html."""
+"""Gather what a run shows, and write WORKDIR/report.html and hierarchy.html."""
 
 import json
 import math
@@ -16,11 +16,13 @@ from visxp_jax.report.content import (
     Curve,
     Figure,
     HealthRow,
+    Hierarchy,
     Neighbours,
     Report,
 )
 from visxp_jax.report.files import data_rows, flagged
-from visxp_jax.report.page import render
+from visxp_jax.report.page import render, render_hierarchy
+from visxp_jax.report.trees import disagreement, grow, heard, thinned
 from visxp_jax.session import Session
 from visxp_jax.train.log import read_jsonl
 from visxp_jax.types import Features, PyTree
@@ -100,10 +102,23 @@ def write_report(
     probs = first_head(session, params, features)
     clusters, assigned = pick_clusters(probs, features)
     queries = pick_queries(session, params, features)
+    thin = thinned(features)
+    trees = grow(session, params, thin)
     media.load(
         {int(i) for all_ in clusters.values() for i in all_[:CLIPS_PER_CLUSTER]}
         | {int(i) for q in queries.values() for ids, _ in q.values() for i in ids}
         | set(queries)
+        | {int(thin.clip_id[i]) for tree in trees.values() for i in heard(tree)},
+        seen=thin.clip_id.tolist(),
+    )
+    hierarchy = (
+        Hierarchy(
+            clips=[media.clip(int(i)) for i in thin.clip_id],
+            trees=trees,
+            apart=disagreement(session, params, thin),
+        )
+        if trees
+        else None
     )
     rows = read_jsonl(session.workdir / "metrics.jsonl")
     report = Report(
@@ -131,11 +146,13 @@ def write_report(
             )
             for query, lists in queries.items()
         ],
+        hierarchy=hierarchy,
         data_rows=data_rows(session.dataset),
         warnings=[*media.warnings, *flagged(session.dataset)],
     )
-    path = session.workdir / "report.html"
-    write_whole(path, render(report))
+    write_whole(session.workdir / "report.html", render(report))
+    page = render_hierarchy(f"{report.title}: hierarchy", hierarchy, report.summary)
+    write_whole(session.workdir / "hierarchy.html", page)
 
 
 def first_head(

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -33,6 +35,24 @@ class Neighbours:
     query: Clip
     # "picture -> sounds": [(clip, similarity), ...], most similar first.
     lists: Mapping[str, Sequence[tuple[Clip, float]]]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A tree over clips, and which of them stands for each node."""
+
+    merges: np.ndarray  # int [n - 1, 2]
+    heights: np.ndarray  # [n - 1]
+    faces: np.ndarray  # int [n - 1]
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """Trees over the same clips."""
+
+    clips: Sequence[Clip]
+    trees: Mapping[str, Tree]  # the first is shown first
+    apart: Sequence[float | None]  # how much sound and picture disagree, in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -79,5 +99,6 @@ class Report:
     cluster_sizes: Sequence[int] = ()  # one per cluster, empty ones included
     clusters: Sequence[Cluster] = ()
     neighbours: Sequence[Neighbours] = ()
+    hierarchy: Hierarchy | None = None
     data_rows: Sequence[tuple[str, str]] = ()  # kept, skipped, silent, still, ...
     warnings: Sequence[str] = ()

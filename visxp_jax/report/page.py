@@ -7,10 +7,8 @@ names, labels) is escaped, each picture and each sound is embedded once.
 import io
 import json
 import math
-import re
 import wave as riff
 from collections.abc import Mapping, Sequence
-from importlib import resources
 
 import numpy as np
 
@@ -19,10 +17,12 @@ from visxp_jax.report.content import (
     Curve,
     Figure,
     HealthRow,
+    Hierarchy,
     Report,
 )
 from visxp_jax.report.gallery import Media, clusters_html, neighbours_html
-from visxp_jax.report.markup import none, text
+from visxp_jax.report.hierarchy import hierarchy_html
+from visxp_jax.report.markup import filled, none, resource, text
 
 
 def render(report: Report) -> str:
@@ -49,15 +49,40 @@ def render(report: Report) -> str:
             in_use=sum(size > 0 for size in report.cluster_sizes),
         ),
         "neighbours": neighbours_html(report.neighbours, media),
+        "hierarchy": hierarchy_html(report.hierarchy, media),
         "data": _data(report.data_rows),
+        "style": resource("style.css"),
+        "player": resource("player.js"),
         # Numbers alone: nothing in them could close the script element.
         "readouts": json.dumps(readouts, separators=(",", ":"), allow_nan=False),
         "sounds": media.sounds_html(),
     }
-    template = resources.files("visxp_jax.report").joinpath("template.html")
-    page = template.read_text(encoding="utf-8")
-    # One pass: text that happens to look like a placeholder stays text.
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], page)
+    return filled("template.html", **parts)
+
+
+def render_hierarchy(
+    title: str, hierarchy: Hierarchy | None, summary: Mapping[str, str]
+) -> str:
+    """The hierarchy as a page of its own, which needs no other file and no network.
+
+    Args:
+        title: Of the page.
+        hierarchy: What to show.
+        summary: What made it.
+
+    Returns:
+        HTML text without lone surrogates, to be written as UTF-8.
+    """
+    media = Media()
+    return filled(
+        "hierarchy.html",
+        title=text(title),
+        summary=_summary(summary),
+        hierarchy=hierarchy_html(hierarchy, media),
+        sounds=media.sounds_html(),
+        style=resource("style.css"),
+        player=resource("player.js"),
+    )
 
 
 def wav_bytes(wave: np.ndarray, rate_hz: int) -> bytes:
