@@ -1,14 +1,19 @@
 """The figures of a run, on held-out videos, beside what they must be compared with."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from sklearn.preprocessing import normalize
 
 from visxp_jax.config import TrainConfig
 from visxp_jax.data.dataset import SPLITS
-from visxp_jax.evals import judge, protocols
+from visxp_jax.evals import judge, protocols, trees
+from visxp_jax.hierarchy import build, heights
+from visxp_jax.hierarchy.tree import sorted_by_height
 from visxp_jax.methods import make_method
+from visxp_jax.methods.base import Clusters
 from visxp_jax.session import Session
 from visxp_jax.train.step import TrainState
 from visxp_jax.types import Batch, Features
@@ -92,7 +97,11 @@ def final_figures(
     ):
         figures[name] = scores[last].get(name)
     seed = config.seed
-    figures |= judge.probes(trained["train"], trained["test"], k, seed=seed)
+    names = session.dataset.label_names
+    figures |= judge.probes(
+        trained["train"], trained["test"], k, seed=seed, label_names=names
+    )
+    figures |= hierarchy_figures(clusters, state.params, trained["test"], raw, names)
     baseline = judge.probes(random["train"], random["test"], k, seed=seed)
     figures |= {
         "random_init_linear_probe": baseline["linear_probe"],
@@ -112,6 +121,40 @@ def final_figures(
         "skipped_steps": float(state.skipped),
     }
     return figures, trained["test"]
+
+
+def hierarchy_figures(
+    clusters: Clusters | None,
+    params: PyTree,
+    test: Features,
+    raw: dict[str, Batch],
+    names: Sequence[str],
+) -> judge.Scores:
+    """Trees of the test clips at every level of labels that are paths; {} of others.
+
+    The method's own tree, or else `build` of both modalities' vectors; average linkage
+    of these vectors, and of the raw input.
+    """
+    known = test.label >= 0
+    if not any("/" in name for name in names) or known.sum() < 3:
+        return {}
+    test = trees.thinned(Features(*(column[known] for column in test)))
+    both = trees.sight_and_sound(test)["sight and sound"]
+    tree = trees.learnt(clusters, params, test)
+    if tree is None:
+        tree = build(both)
+    tree, _ = sorted_by_height(tree, heights(tree, both))
+    figures = trees.scores(tree, test.label, names, "tree")
+    linkage = trees.average_linkage(both)
+    figures |= trees.scores(linkage, test.label, names, "linkage")
+    of_raw = raw["test"].label >= 0
+    flat = [
+        np.asarray(normalize(np.float32(x[of_raw].reshape(int(of_raw.sum()), -1))))
+        for x in (raw["test"].frame, raw["test"].log_mel)
+    ]
+    linkage = trees.average_linkage(trees.directed(np.concatenate(flat, axis=1)))
+    figures |= trees.scores(linkage, raw["test"].label[of_raw], names, "raw_linkage")
+    return figures | trees.by_chance(test.label, names)
 
 
 def chance(labels: np.ndarray) -> float | None:

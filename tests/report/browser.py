@@ -19,16 +19,25 @@ FRAMES = """<script>
 window.requestAnimationFrame = (f) => setTimeout(() => f(performance.now()), 16);
 window.cancelAnimationFrame = clearTimeout;
 </script>"""
-needs_browser = [
-    pytest.mark.browser,
-    pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium"),
-]
+# A page's time runs as fast as it can, that of decoders does not: wait for them.
+UNTIL = """
+const until = async (ready) => {
+  for (let tries = 0; tries < 400 && !ready(); tries++) {
+    for (let i = 0, x = 0; i < 2e7; i++) x += i;
+    await new Promise((done) => setTimeout(done, 1));
+  }
+};
+"""
+needs_browser = pytest.mark.skipif(
+    shutil.which("chromium") is None, reason="needs chromium"
+)
 
 
 def seen(page: str, actions: str, tmp_path: Path, fragment: str = "") -> dict:
     """What the page's title says after a script that fills `seen` has run in it."""
     script = (
-        f"<script>(async () => {{ const seen = {{}}; try {{ {actions} }} catch (error)"
+        f"<script>(async () => {{ const seen = {{}}; {UNTIL} "
+        f"try {{ {actions} }} catch (error)"
         " { seen.error = String(error.stack); } "
         'document.title = "seen " + JSON.stringify(seen); })();</script></body>'
     )

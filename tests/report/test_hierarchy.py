@@ -98,6 +98,8 @@ def test_without_a_hierarchy_the_reason_is_said():
 ACTIONS = Path(__file__).with_name("walk.js").read_text(encoding="utf-8")
 
 
+@pytest.mark.browser
+@needs_browser
 @pytest.mark.parametrize("inside", [False, True], ids=["alone", "in the report"])
 def test_page_is_walked_in_a_browser(inside, tmp_path):
     made = hierarchy(sound_wav=None)
@@ -132,12 +134,9 @@ def test_page_is_walked_in_a_browser(inside, tmp_path):
     assert found["sorted"]
 
 
+@pytest.mark.browser
+@needs_browser
 def test_a_link_opens_the_page_at_its_node(tmp_path):
     page = render_hierarchy("A run", hierarchy(), {})
     actions = 'seen.at = document.querySelector("#tree-node h3").textContent;'
     assert seen(page, actions, tmp_path, "#node=sound.5") == {"at": "kind1"}
-
-
-for test in (test_page_is_walked_in_a_browser, test_a_link_opens_the_page_at_its_node):
-    for mark in needs_browser:
-        mark(test)

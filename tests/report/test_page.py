@@ -4,14 +4,13 @@ import base64
 import io
 import json
 import re
-import shutil
-import subprocess
 import wave
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
+from tests.report.browser import needs_browser, seen
 from visxp_jax.report.content import (
     Clip,
     Cluster,
@@ -24,7 +23,9 @@ from visxp_jax.report.content import (
 from visxp_jax.report.gallery import clock
 from visxp_jax.report.page import render, wav_bytes
 
-SECTIONS = ("figures", "curves", "health", "clusters", "neighbours", "data")
+SECTIONS = (
+    *("figures", "curves", "health", "clusters", "hierarchy", "neighbours", "data"),
+)
 # Some words of every part of the full report.
 SHOWN = (
     *("A run", "avc.py", "nmi", "0.800", "raw sound", "not measured"),
@@ -266,9 +267,7 @@ def test_wav_bytes_refuses_other_arrays(samples, said):
 
 # What a reader does, run inside the page; the outcome is left in its title.
 ACTIONS = """
-<script>
-(async () => {
-  const seen = { blocked: 0 };
+  seen.blocked = 0;
   document.addEventListener("securitypolicyviolation", () => { seen.blocked += 1; });
   const all = (selector) => [...document.querySelectorAll(selector)];
   const order = () => all(".card").map((card) => card.dataset.index).join("");
@@ -291,7 +290,7 @@ ACTIONS = """
   const player = document.querySelector("audio");
   seen.source = player.src.slice(0, 22);
   if (!player.duration) {
-    await new Promise((go) => player.addEventListener("loadedmetadata", go));
+    await until(() => player.duration);
   }
   seen.seconds = player.duration;
   button.click();
@@ -322,27 +321,13 @@ ACTIONS = """
   player.dispatchEvent(new Event("ended"));
   seen.over = all(".playing").length;
   await Promise.all(all("img").map((image) => image.decode()));
-  document.title = "seen " + JSON.stringify(seen);
-})();
-</script></body>"""
+"""
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+@needs_browser
 def test_page_plays_sorts_and_finds_in_a_browser(tmp_path):
-    path = tmp_path / "report.html"
-    page = render(full_report()).replace("</body>", ACTIONS)
-    path.write_text(page, encoding="utf-8")
-    flags = "headless no-sandbox disable-gpu disable-quic no-first-run disable-sync "
-    flags += "disable-background-networking disable-component-update dump-dom "
-    flags += "autoplay-policy=no-user-gesture-required virtual-time-budget=5000"
-    command = ["chromium", *(f"--{flag}" for flag in flags.split())]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", path.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    found = re.search(r"<title>seen (.*?)</title>", done.stdout)
-    assert found is not None, done.stderr[-2000:]
-    seen = json.loads(found[1])
-    assert seen == {
+    assert seen(render(full_report()), ACTIONS, tmp_path) == {
         "blocked": 0,
         "audioBefore": 0,
         "audioAfter": 1,

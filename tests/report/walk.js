@@ -56,7 +56,7 @@ seen.leaf = heading();
 seen.audioBefore = document.querySelectorAll("audio").length;
 byId("tree-node").querySelector("[data-sound]").click();
 const player = document.querySelector("audio");
-if (!player.duration) await new Promise((done) => player.addEventListener("loadedmetadata", done));
+await until(() => player.duration);
 seen.audio = [player.src.slice(0, 22), player.duration];
 byId("tree-sort").value = "apart";
 byId("tree-sort").dispatchEvent(new Event("change"));

@@ -1,5 +1,6 @@
 """Judge features of a set of clips: correspondence, clusters, probes, chance."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from visxp_jax.evals import protocols
+from visxp_jax.evals.hierarchical import lca_error, taxonomy
 from visxp_jax.methods.avc import correspondence
 from visxp_jax.methods.base import Clusters
 from visxp_jax.models.bind import Model
@@ -126,7 +128,14 @@ def clustering(clusters: Clusters, params: Any, features: Features) -> Scores:
     return scores
 
 
-def probes(train: Features, test: Features, k: int, *, seed: int) -> Scores:
+def probes(
+    train: Features,
+    test: Features,
+    k: int,
+    *,
+    seed: int,
+    label_names: Sequence[str] = (),
+) -> Scores:
     """Linear probe, neighbours and k-means on both modalities' vectors together.
 
     Args:
@@ -134,6 +143,8 @@ def probes(train: Features, test: Features, k: int, *, seed: int) -> Scores:
         test: What they are judged on.
         k: Of k-means.
         seed: Of k-means.
+        label_names: Where they are paths, such as family/kind, the probe's `lca_error`
+            is told, too.
 
     Returns:
         linear_probe, knn, and kmeans_ with nmi, ari, accuracy and purity; None where
@@ -147,8 +158,13 @@ def probes(train: Features, test: Features, k: int, *, seed: int) -> Scores:
     y = np.concatenate([test.video, test.audio], axis=1)[b]
     known = (x, train.label[a], y, test.label[b])
     grouped = kmeans_scores(*known, k, seed=seed)
+    predicted = protocols.linear_predictions(*known[:3])
+    deep: Scores = {}
+    if any("/" in name for name in label_names):
+        deep["lca_error"] = lca_error(predicted, known[3], taxonomy(label_names))
     return {
-        "linear_probe": protocols.linear_probe(*known),
+        "linear_probe": float(np.mean(predicted == known[3])),
+        **deep,
         "knn": protocols.knn(*known),
         **dict(zip(names, grouped or (None,) * len(names), strict=True)),
     }

@@ -69,25 +69,21 @@ def kmeans_clusters(
     return model.predict(np.asarray(test, np.float32).reshape(len(test), -1))
 
 
-def linear_probe(
-    train: np.ndarray,
-    train_labels: np.ndarray,
-    test: np.ndarray,
-    test_labels: np.ndarray,
-) -> float:
-    """Accuracy on `test` of logistic regression on standardised features.
+def linear_predictions(
+    train: np.ndarray, train_labels: np.ndarray, test: np.ndarray
+) -> np.ndarray:
+    """What logistic regression on standardised features says of `test`.
 
     Args:
         train: [n, d].
         train_labels: int [n].
         test: [t, d], of other videos.
-        test_labels: int [t].
 
     Returns:
-        Share of right answers. Regularisation is scikit-learn's C = 1, not tuned.
+        int [t]. Regularisation is scikit-learn's C = 1, not tuned.
     """
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
-    return float(probe.fit(train, train_labels).score(test, test_labels))
+    return probe.fit(train, train_labels).predict(test)
 
 
 def knn(
@@ -98,7 +94,15 @@ def knn(
     *,
     neighbours: int = 10,
 ) -> float:
-    """Accuracy on `test` of a vote among the nearest by cosine; arguments as above."""
+    """Accuracy on `test` of a vote among the nearest by cosine.
+
+    Args:
+        train: [n, d].
+        train_labels: int [n].
+        test: [t, d], of other videos.
+        test_labels: int [t].
+        neighbours: That vote.
+    """
     votes = KNeighborsClassifier(min(neighbours, len(train)))
     votes.fit(normalize(train), train_labels)
     return float(votes.score(normalize(test), test_labels))

@@ -9,6 +9,7 @@ from sklearn.preprocessing import normalize
 
 from visxp_jax.atomic import write_whole
 from visxp_jax.evals import judge
+from visxp_jax.evals.trees import thinned
 from visxp_jax.figures import trains_correspondence
 from visxp_jax.methods import make_method
 from visxp_jax.report.clips import CLIPS_PER_CLUSTER, TestClips
@@ -22,7 +23,7 @@ from visxp_jax.report.content import (
 )
 from visxp_jax.report.files import data_rows, flagged
 from visxp_jax.report.page import render, render_hierarchy
-from visxp_jax.report.trees import disagreement, grow, heard, thinned
+from visxp_jax.report.trees import disagreement, grow, heard
 from visxp_jax.session import Session
 from visxp_jax.train.log import read_jsonl
 from visxp_jax.types import Features, PyTree
@@ -241,6 +242,11 @@ def figures(results: judge.Scores) -> list[Figure]:
         "linear_probe": results.get("chance_linear_probe"),
         "knn": results.get("chance_linear_probe"),
     }
+    chances |= {
+        name.removeprefix("chance_"): value
+        for name, value in results.items()
+        if name.startswith("chance_tree_purity")
+    }
     return [
         Figure(
             name=name,
@@ -249,12 +255,32 @@ def figures(results: judge.Scores) -> list[Figure]:
             baselines={text: results.get(key) for text, key in baselines.items()},
             chance=chances.get(name),
         )
-        for name, (meaning, baselines) in MEANINGS.items()
+        for name, (meaning, baselines) in (MEANINGS | of_levels(results)).items()
     ] + [
         Figure(
             "skipped_steps", results["skipped_steps"], "Not finite.", is_share=False
         ),
     ]
+
+
+def of_levels(results: judge.Scores) -> dict[str, tuple[str, dict[str, str]]]:
+    """What is said of trees, for each level of labels that are paths."""
+    levels = [
+        name.removeprefix("tree_purity_")
+        for name in results
+        if name.startswith("tree_purity_")
+    ]
+    return {
+        f"tree_purity_{level}": (
+            f"Dendrogram purity of the first tree of the hierarchy page, by level "
+            f"{level} of {len(levels)} of the labels.",
+            {
+                "average linkage": f"linkage_purity_{level}",
+                "average linkage, raw input": f"raw_linkage_purity_{level}",
+            },
+        )
+        for level in levels
+    }
 
 
 def curves(rows: list[dict[str, Any]]) -> list[Curve]:

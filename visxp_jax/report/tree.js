@@ -395,6 +395,7 @@
     load(at);
     seen = [];
     select(node, { said: false });
+    byId("tree").scrollIntoView({ block: "nearest" });
     return true;
   };
 
