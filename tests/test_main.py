@@ -411,7 +411,7 @@ def test_extract_without_a_model_is_refused(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", ["avc", "rnn"])
+@pytest.mark.parametrize("config", ["avc", "shhc"])
 def test_from_a_folder_of_unlabelled_videos_to_a_report(demo_videos, tmp_path, config):
     """As in the README: videos in one folder, nothing prepared, TensorBoard on."""
     videos = tmp_path / "videos"
@@ -441,3 +441,6 @@ def test_from_a_folder_of_unlabelled_videos_to_a_report(demo_videos, tmp_path, c
     page = (workdir / "report.html").read_text()
     assert "data:image/jpeg" in page
     assert ("No clusters" in page) == (config == "avc")
+    page = (workdir / "hierarchy.html").read_text()
+    assert ('"name":"learnt"' in page) == (config == "shhc")
+    assert '"name":"sight and sound"' in page

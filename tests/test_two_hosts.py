@@ -57,6 +57,7 @@ JOB = """
 LABELS = """
     from tests.clusters import CLUSTERS, HEADS, clip_vectors, identity, small_method
     from visxp_jax.methods.base import Encoding
+    from visxp_jax.models.bind import Linear
     from visxp_jax.sharding import make_mesh, rows
     rng, width = np.random.default_rng(0), CLUSTERS * HEADS
     group = np.minimum(np.arange(320) % (CLUSTERS + 1), CLUSTERS - 1)
@@ -65,6 +66,8 @@ LABELS = """
     clips = clip_vectors(np.arange(320), video=video, audio=audio, fused=video + audio)
     names = ("clusters", "clusters_video", "clusters_audio", "xdc_video", "xdc_audio")
     params = {name: identity(width) for name in names}
+    params["shhc_clusters"] = Linear(np.eye(width, 3), np.zeros(3))
+    params["hierarchy_0"] = 0.1 + 0.5 * np.eye(CLUSTERS, 3)
     cases = {
         "fused": {},
         "pooled": {"labels_from": "pooled", "sizes": "gaussian"},
@@ -72,14 +75,15 @@ LABELS = """
         "aligned": {"labels_from": "pooled", "first_labels": "heads", "align": True},
         "free": {"sizes": "free"},
         "random": {"first_labels": "random"},
+        "shhc": {"stage": "shhc", "clusters": CLUSTERS, "dimensions": 3},
         "xdc": {"stage": "xdc"},
     }
     found = {}
     for name, changes in cases.items():
         method = small_method(**changes)
         for number in (0, 1):
-            state = method.init_state(320, jax.random.key(0))
-            state = jax.device_put(state, rows(make_mesh()))
+            labels = method.init_state(320, jax.random.key(0))["labels"]
+            state = {"labels": jax.device_put(labels, rows(make_mesh()))}
             passes = Encoding(lambda key: clips, lambda: None)
             made = method.relabel.make(params, state, passes, jax.random.key(1), number)
             labels = process_allgather(made.method_state["labels"], tiled=True)
@@ -173,7 +177,7 @@ def test_two_hosts_make_the_same_labels_of_the_same_vectors_as_one(tmp_path):
             job.kill()
     files = [one / "labels-0.npz", two / "labels-0.npz", two / "labels-1.npz"]
     expected, *found = [dict(np.load(file)) for file in files]
-    assert len(expected) == 14
+    assert len(expected) == 16
     for name, labels in expected.items():
         assert labels.min() == 0, name
         assert labels.max() == 3, name
