@@ -31,6 +31,7 @@ from visxp_jax.hierarchy import build, dasgupta_cost, dendrogram_purity, refine
 from visxp_jax.hierarchy.decode import decode, decode_by_depth
 from visxp_jax.hierarchy.embedding import BALL, SPHERE, Form, embed, principal_points
 from visxp_jax.hierarchy.metrics import unit_rows
+from visxp_jax.hierarchy.tree import random_tree
 
 HYPHC = {"zoo": (280_509, 41.6), "iris": (788_682, 7.1), "glass": (2_906_673, 219.0)}
 TEMPERATURE, STEPS, SNAPSHOTS = 0.1, 2000, 20
@@ -46,15 +47,6 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     spread = x.std(axis=0)
     x = (x - x.mean(axis=0)) / np.where(spread > 0, spread, 1)
     return unit_rows(x), np.array([row[-1] for row in rows])
-
-
-def random_tree(x: np.ndarray, seed: int) -> np.ndarray:
-    """Any two are merged next."""
-    rng, there, merges = np.random.default_rng(seed), list(range(len(x))), []
-    for made in range(len(x), 2 * len(x) - 1):
-        merges.append([there.pop(rng.integers(len(there))) for _ in range(2)])
-        there.append(made)
-    return np.array(merges)
 
 
 def linked(method: str) -> Tree:
@@ -88,7 +80,9 @@ def embedded(form: Form, rate: float) -> Tree:
 
 def rivals() -> dict[str, Tree]:
     """All trees by name."""
-    trees: dict[str, Tree] = {"random tree": random_tree}
+    trees: dict[str, Tree] = {
+        "random tree": lambda x, seed: random_tree(len(x), np.random.default_rng(seed))
+    }
     trees |= {
         f"{method} linkage": linked(method)
         for method in ("single", "complete", "ward", "average")

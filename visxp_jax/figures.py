@@ -135,10 +135,12 @@ def hierarchy_figures(
     The method's own tree, or else `build` of both modalities' vectors; average linkage
     of these vectors, and of the raw input.
     """
-    known = test.label >= 0
+    # Clips that both have, so that figures are of the same.
+    known = (test.label >= 0) & np.isin(test.clip_id, raw["test"].clip_id)
     if not any("/" in name for name in names) or known.sum() < 3:
         return {}
     test = trees.thinned(Features(*(column[known] for column in test)))
+    at = np.isin(raw["test"].clip_id, test.clip_id)
     both = trees.sight_and_sound(test)["sight and sound"]
     tree = trees.learnt(clusters, params, test)
     if tree is None:
@@ -147,13 +149,12 @@ def hierarchy_figures(
     figures = trees.scores(tree, test.label, names, "tree")
     linkage = trees.average_linkage(both)
     figures |= trees.scores(linkage, test.label, names, "linkage")
-    of_raw = raw["test"].label >= 0
     flat = [
-        np.asarray(normalize(np.float32(x[of_raw].reshape(int(of_raw.sum()), -1))))
+        np.asarray(normalize(np.float32(x[at].reshape(int(at.sum()), -1))))
         for x in (raw["test"].frame, raw["test"].log_mel)
     ]
     linkage = trees.average_linkage(trees.directed(np.concatenate(flat, axis=1)))
-    figures |= trees.scores(linkage, raw["test"].label[of_raw], names, "raw_linkage")
+    figures |= trees.scores(linkage, raw["test"].label[at], names, "raw_linkage")
     return figures | trees.by_chance(test.label, names)
 
 

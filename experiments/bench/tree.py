@@ -22,10 +22,9 @@ from scipy.cluster.hierarchy import linkage
 from sklearn.cluster import KMeans
 
 from experiments.bench.measure import arguments, finish
-from experiments.hierarchy_table import random_tree
 from visxp_jax.hierarchy import build, dasgupta_cost
 from visxp_jax.hierarchy.metrics import unit_rows
-from visxp_jax.hierarchy.tree import grafted
+from visxp_jax.hierarchy.tree import grafted, random_tree
 
 WIDTH = 64
 
@@ -69,7 +68,7 @@ def k_means_then_linkage(x: np.ndarray) -> np.ndarray:
 
 def random(x: np.ndarray) -> np.ndarray:
     """By chance."""
-    return random_tree(x, 0)
+    return random_tree(len(x), np.random.default_rng(0))
 
 
 DATA: dict[str, Callable[[int], np.ndarray]] = {

@@ -15,10 +15,11 @@ from visxp_jax.evals.hierarchical import (
     taxonomy,
     tree_retrieval,
 )
+from visxp_jax.figures import hierarchy_figures
 from visxp_jax.hierarchy import dendrogram_purity, lowest_common_ancestors
 from visxp_jax.hierarchy.tree import check_merges
 from visxp_jax.methods.base import Clusters
-from visxp_jax.types import Features
+from visxp_jax.types import Batch, Features
 
 NAMES = ["bell/peal", "bell/toll", "wind/gust", "wind/hiss"]
 
@@ -127,6 +128,32 @@ def test_chance_is_far_from_0_where_classes_are_few():
     found = trees.by_chance(labels, NAMES)
     assert set(found) == {"chance_tree_purity_1", "chance_tree_purity_2"}
     assert 0.25 < found["chance_tree_purity_2"] < found["chance_tree_purity_1"] < 0.8
+
+
+def test_where_nothing_repeats_scores_are_none():
+    names = ["a/b", "c/d", "e/f"]
+    found = trees.scores(random_tree(3), np.arange(3), names, "tree")
+    assert found["tree_purity_1"] is found["tree_retrieval_2"] is None
+    assert set(trees.by_chance(np.arange(3), names).values()) == {None}
+
+
+def test_figures_of_trees_are_all_of_the_same_clips():
+    found, kind = features(24)
+    seen = np.isin(np.arange(24), np.arange(0, 24, 2))  # half of them, as they come
+    noise = np.random.default_rng(0).random((12, 2, 2))
+    columns = dict.fromkeys(Batch._fields, np.zeros(12))
+    columns |= {"clip_id": np.arange(0, 24, 2), "frame": noise, "log_mel": noise}
+    columns["label"] = kind[seen]
+    raw = {"test": Batch(**columns)}
+    names = [*NAMES[:2], "x/y", "x/z"]
+    both = hierarchy_figures(None, {}, found, raw, names)
+    half = Features(*(column[seen] for column in found))
+    assert both == hierarchy_figures(None, {}, half, raw, names)
+    assert both["tree_purity_2"] == 1
+    assert both["raw_linkage_purity_2"] < 1
+    unlabelled = found._replace(label=np.where(seen, -1, kind))
+    assert hierarchy_figures(None, {}, unlabelled, raw, names) == {}
+    assert hierarchy_figures(None, {}, found, raw, ["a", "b", "c", "d"]) == {}
 
 
 def test_thinning_keeps_few_and_spreads_many(monkeypatch):

@@ -18,7 +18,7 @@ from visxp_jax.hierarchy import (
     tree_json,
 )
 from visxp_jax.hierarchy.decode import decode
-from visxp_jax.hierarchy.tree import check_merges
+from visxp_jax.hierarchy.tree import check_merges, random_tree
 
 BUILD = importlib.import_module("visxp_jax.hierarchy.build")
 
@@ -81,6 +81,7 @@ def test_it_behaves_as_scikit_learn_wants():
         (np.array([[1.0, np.nan], [1, 2]]), {}, "NaN"),
         (np.array([[1.0, 0.0], [0, 0]]), {}, "not 0"),
         (np.eye(4), {"n_clusters": 5}, "from 1 to the 4 rows"),
+        (np.eye(4), {"n_clusters": 2.5}, "whole number from 1"),
     ],
 )
 def test_what_has_no_tree_is_refused(x, options, line):
@@ -98,12 +99,7 @@ def few_at_once(monkeypatch):
 def test_trees_of_groups_are_near_those_made_at_once():
     x, _ = clustered(500, kinds=12, noise=0.6)
     merges = check_merges(build(x))
-    rng = np.random.default_rng(0)
-    there, chance = list(range(500)), []
-    for made in range(500, 999):
-        chance.append([there.pop(rng.integers(len(there))) for _ in range(2)])
-        there.append(made)
-    lost = dasgupta_cost(np.array(chance), x)
+    lost = dasgupta_cost(random_tree(500, np.random.default_rng(0)), x)
     gain = (lost - dasgupta_cost(merges, x)) / (lost - dasgupta_cost(average(x), x))
     assert gain > 0.999
     np.testing.assert_array_equal(build(x), merges)
@@ -132,6 +128,8 @@ def test_deep_trees_are_exported():
     assert found["merges"] == merges.tolist()
     assert found["sizes"] == list(range(2, n + 1))
     assert found["heights"] == high.tolist()
+    with pytest.raises(ValueError, match="heights must be finite"):
+        tree_json(merges, high * np.nan)
 
 
 def test_the_estimator_exports_names():

@@ -26,15 +26,11 @@ from visxp_jax.hierarchy.tree import (
     uppermost,
     with_top,
 )
+from visxp_jax.hierarchy.tree import random_tree as drawn_tree
 
 
 def random_tree(n: int, seed: int = 0) -> np.ndarray:
-    rng, there, merges = np.random.default_rng(seed), list(range(n)), []
-    for made in range(n, 2 * n - 1):
-        pair = [there.pop(rng.integers(len(there))) for _ in range(2)]
-        merges.append(pair)
-        there.append(made)
-    return np.array(merges, np.int64).reshape(-1, 2)
+    return drawn_tree(n, np.random.default_rng(seed))
 
 
 def vectors(n: int, d: int = 5, seed: int = 0) -> np.ndarray:

@@ -14,6 +14,7 @@ from visxp_jax.errors import VisxpError
 from visxp_jax.geometry import poincare
 from visxp_jax.hierarchy.decode import decode
 from visxp_jax.methods.base import SHARED, Encoding
+from visxp_jax.methods.label_solver import directions
 from visxp_jax.methods.shhc import clips_of, heads, leaves_of
 from visxp_jax.models.audiovisual import Points
 from visxp_jax.models.bind import Linear
@@ -135,6 +136,14 @@ def test_clusters_of_any_clips_are_the_nearest_leaves():
     np.testing.assert_array_equal(
         np.asarray(log_probs)[:, 0].argmax(axis=1), np.asarray(far).argmin(axis=1)
     )
+
+
+def test_directions_of_short_rows_pass_finite_gradients():
+    rows = jnp.array([[0.0, 0, 0], [1e-16, 0, 0], [1e-8, 0, 1e-8], [3, 4, 0]])
+    gradient = jax.grad(lambda x: jnp.sum(directions(x) * jnp.arange(3.0)[None]))(rows)
+    assert np.isfinite(np.asarray(gradient)).all()
+    np.testing.assert_array_equal(directions(rows)[0], 0)
+    np.testing.assert_allclose(directions(rows)[3], [0.6, 0.8, 0], rtol=1e-6)
 
 
 def stage(devices: int = 1, **changes):

@@ -115,7 +115,8 @@ def test_page_is_walked_in_a_browser(inside, tmp_path):
     for i, (left, right) in enumerate(tree.merges.tolist(), start=12):
         sizes[i] = sizes[left] + sizes[right]
     left, right = tree.merges[-1].tolist()
-    assert found["root"] == found["parent"] == found["back"] == root
+    assert found["root"] == found["parent"] == found["back"] == found["begun"] == root
+    assert found["home"]  # however far the tree was pushed and pulled
     assert found["trees"] == 2
     assert found["zoomed"]
     assert found["first"].startswith(f"{sizes[left]} clips · kind")
@@ -132,6 +133,25 @@ def test_page_is_walked_in_a_browser(inside, tmp_path):
     assert found["audioBefore"] == 0
     assert found["audio"] == ["data:audio/wav;base64,", 1]
     assert found["sorted"]
+
+
+@pytest.mark.browser
+@needs_browser
+def test_a_page_without_labels_lists_what_it_can(tmp_path):
+    made = hierarchy()
+    clips = [clip(f"file{i}.mp4", None) for i in range(12)]
+    page = render_hierarchy("A", Hierarchy(clips, made.trees, [None] * 12), {})
+    actions = """
+      const sort = document.getElementById("tree-sort");
+      seen.orders = [...sort.options].map((option) => option.value);
+      seen.rows = document.querySelectorAll("#tree-rows li").length > 1;
+      const step = document.querySelector("#tree-node .steps button");
+      step.focus();
+      step.click();
+      seen.hand = document.activeElement.tagName !== "BODY";
+    """
+    found = seen(page, actions, tmp_path)
+    assert found == {"orders": ["size"], "rows": True, "hand": True}
 
 
 @pytest.mark.browser

@@ -14,12 +14,30 @@ disk.setPointerCapture = () => {};
 await wait(300);
 seen.root = heading();
 seen.trees = byId("tree-name").options.length;
+key("ArrowUp");
+await wait(900);
+history.back();
+await wait(900);
+seen.begun = heading();
 const first = pixels();
 disk.dispatchEvent(new WheelEvent("wheel", { deltaY: -120, clientX: 100, clientY: disk.getBoundingClientRect().top + 50, bubbles: true, cancelable: true }));
 await wait(200);
 seen.zoomed = pixels() !== first;
+const inside = () => disk.getBoundingClientRect();
+for (let i = 0; i < 30; i++) {
+  const at = { clientX: inside().left + 0.92 * inside().width, clientY: inside().top + inside().height / 2 };
+  disk.dispatchEvent(new WheelEvent("wheel", { deltaY: 120, ...at, bubbles: true, cancelable: true }));
+}
+for (let i = 0; i < 16; i++) {
+  point("pointerdown", 0.05, 0.5);
+  point("pointermove", 0.95, 0.5);
+  point("pointerup", 0.95, 0.5);
+}
+point("pointerdown", 0.5, 0.5, { button: 2 });
+point("pointerup", 0.5, 0.5, { button: 2 });
 key("Home");
-await wait(900);
+await wait(1500);
+seen.home = pixels() === first;
 key("ArrowUp");
 await wait(900);
 seen.first = heading();

@@ -1,5 +1,6 @@
 """Trees over the clips of a split, and how well they fit labels that are paths."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from sklearn.preprocessing import normalize
 from visxp_jax.evals import judge
 from visxp_jax.evals.hierarchical import level_scores, taxonomy
 from visxp_jax.hierarchy import build, dendrogram_purity
-from visxp_jax.hierarchy.tree import grafted
+from visxp_jax.hierarchy.tree import grafted, random_tree
 from visxp_jax.methods.base import Clusters
 from visxp_jax.types import Features, PyTree
 
@@ -71,7 +72,7 @@ def scores(
         prefix: Of the names.
     """
     return {
-        f"{prefix}_{name}_{level}": value
+        f"{prefix}_{name}_{level}": None if math.isnan(value) else value
         for level, classes in enumerate(taxonomy(names), start=1)
         for name, value in level_scores(merges, classes[labels])._asdict().items()
     }
@@ -83,17 +84,11 @@ def average_linkage(x: np.ndarray) -> np.ndarray:
 
 
 def by_chance(labels: np.ndarray, names: Sequence[str]) -> judge.Scores:
-    """Dendrogram purity of trees in which any two are merged next, mean of three."""
-    rng, trees = np.random.default_rng(0), []
-    for _ in range(3):
-        there, merges = list(range(len(labels))), []
-        for made in range(len(labels), 2 * len(labels) - 1):
-            merges.append([there.pop(rng.integers(len(there))) for _ in range(2)])
-            there.append(made)
-        trees.append(np.array(merges))
-    return {
-        f"chance_tree_purity_{level}": float(
-            np.mean([dendrogram_purity(tree, classes[labels]) for tree in trees])
-        )
-        for level, classes in enumerate(taxonomy(names), start=1)
-    }
+    """Dendrogram purity of random trees, mean of three."""
+    rng = np.random.default_rng(0)
+    trees = [random_tree(len(labels), rng) for _ in range(3)]
+    found = {}
+    for level, classes in enumerate(taxonomy(names), start=1):
+        mean = np.mean([dendrogram_purity(tree, classes[labels]) for tree in trees])
+        found[f"chance_tree_purity_{level}"] = None if np.isnan(mean) else float(mean)
+    return found

@@ -51,8 +51,13 @@ def tree_json(
         merges: int [n - 1, 2].
         heights: [n - 1].
         names: [n], of leaves; their numbers if None.
+
+    Raises:
+        ValueError: heights are not finite.
     """
     merges = check_merges(merges)
+    if not np.isfinite(heights).all():
+        raise ValueError("heights must be finite.")
     sizes = [1] * (len(merges) + 1)
     for left, right in merges.tolist():
         sizes.append(sizes[left] + sizes[right])

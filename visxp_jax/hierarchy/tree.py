@@ -9,6 +9,20 @@ from typing import NamedTuple
 import numpy as np
 
 
+def random_tree(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Merges int64 [n - 1, 2] of any two nodes, to compare with."""
+    there, merges = list(range(n)), []
+    for made in range(n, 2 * n - 1):
+        pair = []
+        for _ in range(2):
+            at = rng.integers(len(there))
+            there[at], there[-1] = there[-1], there[at]
+            pair.append(there.pop())
+        merges.append(pair)
+        there.append(made)
+    return np.array(merges, np.int64).reshape(-1, 2)
+
+
 class Spans(NamedTuple):
     """Leaves in an order in which those of every node stand together.
 
@@ -179,8 +193,11 @@ def uppermost(merges: np.ndarray, clusters: int) -> Uppermost:
     """The last merges of a tree; arguments and errors are those of `cut`."""
     merges = check_merges(merges)
     n = len(merges) + 1
-    if not 1 <= clusters <= n:
-        raise ValueError(f"clusters must be from 1 to the {n} rows, got {clusters}.")
+    if not 1 <= clusters <= n or clusters != int(clusters):
+        raise ValueError(
+            f"clusters must be a whole number from 1 to the {n} rows, got {clusters}."
+        )
+    clusters = int(clusters)
     order, start, stop = spans(merges)
     kept = n - clusters  # merges
     nodes = np.setdiff1d(np.arange(n + kept), merges[:kept])

@@ -49,11 +49,12 @@ def mean_log_probs(weights: dict[str, Linear], rows: Vectors) -> jax.Array:
     return sum(each[1:], each[0]) / len(each)
 
 
-def unit_rows(x: jax.Array) -> jax.Array:
-    """Rows scaled to length 1, float32 [b, d]; rows of 0 stay."""
+def directions(x: jax.Array) -> jax.Array:
+    """Rows scaled to length 1, float32 [b, d]; rows of 0 stay, and pass no gradient."""
     x = x.astype(jnp.float32)
     square = jnp.sum(x**2, axis=-1, keepdims=True)
-    return x * jnp.where(square > 0, jax.lax.rsqrt(jnp.maximum(square, 1e-30)), 0.0)
+    some = square > 1e-20  # the root's derivative is infinite at 0
+    return jnp.where(some, x * jax.lax.rsqrt(jnp.where(some, square, 1.0)), 0.0)
 
 
 @partial(jax.jit, static_argnames="clusters")
@@ -174,14 +175,14 @@ class LabelSolver:
         def of_block(rows: Vectors, mass: jax.Array) -> Vectors:
             share = jax.nn.one_hot(rows[""], self._config.clusters) * mass[:, None]
             return {
-                name: jnp.matmul(share.T, unit_rows(x), precision=HIGHEST)
+                name: jnp.matmul(share.T, directions(x), precision=HIGHEST)
                 for name, x in rows.items()
                 if name
             }
 
         mass = (clip_id >= 0).astype(jnp.float32)
         sums = sum_in_blocks(of_block, rows, mass, block=BLOCK, axis_name="data")
-        units = [unit_rows(x) for x in sums.values()]
+        units = [directions(x) for x in sums.values()]
         cosines = [jnp.matmul(x, x.T, precision=HIGHEST) for x in units]
         return (1 + sum(cosines[1:], cosines[0]) / len(cosines)) / 2
 

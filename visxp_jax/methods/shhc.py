@@ -38,7 +38,7 @@ from visxp_jax.methods.base import (
     Relabelled,
     Vectors,
 )
-from visxp_jax.methods.label_solver import AUDIO, VIDEO, LabelSolver, unit_rows
+from visxp_jax.methods.label_solver import AUDIO, VIDEO, LabelSolver, directions
 from visxp_jax.methods.pseudo_labels import Labels, make_loss_method, make_relabel
 from visxp_jax.methods.selflabel import (
     PLANS,
@@ -87,7 +87,7 @@ def leaves_of(model: Model, params: Any, of_set: int) -> jax.Array:
 
 def clips_of(linear: Linear, vectors: jax.Array) -> jax.Array:
     """float32 [b, d] in the ball, of the vectors' directions."""
-    tangent = unit_rows(vectors) @ linear.kernel + linear.bias[None]
+    tangent = directions(vectors) @ linear.kernel + linear.bias[None]
     return poincare.exp0(tangent)
 
 

@@ -272,8 +272,8 @@ def of_levels(results: judge.Scores) -> dict[str, tuple[str, dict[str, str]]]:
     ]
     return {
         f"tree_purity_{level}": (
-            f"Dendrogram purity of the first tree of the hierarchy page, by level "
-            f"{level} of {len(levels)} of the labels.",
+            f"Dendrogram purity of the learnt tree, or else of sight and sound, over "
+            f"labelled clips; level {level} of {len(levels)} of the labels.",
             {
                 "average linkage": f"linkage_purity_{level}",
                 "average linkage, raw input": f"raw_linkage_purity_{level}",

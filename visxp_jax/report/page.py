@@ -1,7 +1,8 @@
 """The page of a run: what it holds, and how that becomes one HTML text.
 
 Everything is inside the page: no address is ever asked for. Text from outside (file
-names, labels) is escaped, each picture and each sound is embedded once.
+names, labels) is escaped. Each sound is embedded once; so is each picture, and once
+more for the hierarchy, which draws them.
 """
 
 import io

@@ -238,6 +238,7 @@
       if (far < least) [best, least] = [row, far];
     }
     if (best) [focus, view] = [best[0], scaled(best[5])];
+    return least;
   };
   let moving = 0;
   const bring = (node) => { // to the middle, along the geodesic
@@ -309,9 +310,10 @@
     const node = selected;
     const trail = [];
     for (let at = node; at >= 0; at = tree.parent[at]) trail.unshift(at);
-    byId("tree-path").replaceChildren(...trail.map((at) => {
-      const item = make("li");
-      item.append(button(at === tree.root ? "all clips" : title(at), at, at === node));
+    const shown = trail.length > 8 ? [...trail.slice(0, 2), -1, ...trail.slice(-5)] : trail;
+    byId("tree-path").replaceChildren(...shown.map((at) => {
+      const item = make("li", "", at < 0 ? `${trail.length - 7} more` : undefined);
+      if (at >= 0) item.append(button(at === tree.root ? "all clips" : title(at), at, at === node));
       return item;
     }));
     const facts = [];
@@ -384,6 +386,12 @@
     if (said && location.hash !== link()) history.pushState(null, "", link());
   };
   const follow = () => {
+    if (!location.hash) { // where the page began
+      byId("tree-name").value = trees[0].name;
+      load(0);
+      seen = [];
+      select(tree.root, { said: false });
+    }
     const found = /^#node=([^.]*)\.(\d+)$/.exec(location.hash);
     if (!found) return false;
     let name = "";
@@ -403,9 +411,7 @@
   const place = (event) => {
     const box = canvas.getBoundingClientRect();
     const R = Math.min(box.width, box.height) / 2 - 2;
-    const z = [(event.clientX - box.left - box.width / 2) / R, (event.clientY - box.top - box.height / 2) / R];
-    const far = Math.hypot(z[0], z[1]);
-    return far > 0.95 ? [(z[0] * 0.95) / far, (z[1] * 0.95) / far] : z;
+    return [(event.clientX - box.left - box.width / 2) / R, (event.clientY - box.top - box.height / 2) / R];
   };
   const under = (event) => {
     const box = canvas.getBoundingClientRect();
@@ -419,15 +425,23 @@
     }
     return best;
   };
+  const within = (z) => {
+    const far = Math.hypot(z[0], z[1]);
+    return far > 0.95 ? [(z[0] * 0.95) / far, (z[1] * 0.95) / far] : z;
+  };
   const shift = (from, to) => {
     cancelAnimationFrame(moving);
-    view = scaled(compose(compose(moved(to), inverse(moved(from))), view));
+    const before = [focus, view];
+    view = scaled(compose(compose(moved(within(to)), inverse(moved(within(from)))), view));
     drawn();
-    settle();
+    if (settle() < 0.97) return;
+    [focus, view] = before; // no further than where some node is still in sight
+    drawn();
   };
   const held = new Map(); // pointers that are down: where they were
   let dragged = false;
   canvas.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
     canvas.setPointerCapture(event.pointerId);
     held.set(event.pointerId, place(event));
     dragged = false;
@@ -456,12 +470,14 @@
   canvas.addEventListener("pointercancel", release);
   canvas.addEventListener("pointerleave", () => { hover = -1; draw(); });
   canvas.addEventListener("wheel", (event) => { // what is under the pointer comes nearer
+    if (event.ctrlKey || event.metaKey) return; // the browser's own zoom
     event.preventDefault();
-    const z = place(event);
+    const z = within(place(event));
     const by = Math.max(-0.25, Math.min(0.25, -event.deltaY / 600));
     shift(z, [z[0] * (1 - by), z[1] * (1 - by)]);
   }, { passive: false });
   canvas.addEventListener("keydown", (event) => {
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
     const [above, below] = children(selected);
     const parent = tree.parent[selected];
     const other = parent < 0 ? undefined : children(parent).find((node) => node !== selected);
@@ -476,7 +492,10 @@
   });
   byId("tree").addEventListener("click", (event) => {
     const chosen = event.target.closest("[data-node]");
-    if (chosen) select(Number(chosen.dataset.node));
+    if (!chosen) return;
+    const part = chosen.closest("[id]"); // it is made anew: the hand stays there
+    select(Number(chosen.dataset.node));
+    (part.querySelector(`[data-node="${chosen.dataset.node}"]`) || canvas).focus({ preventScroll: true });
   });
   byId("tree-spread").addEventListener("input", (event) => {
     spread = event.target.valueAsNumber;
@@ -497,8 +516,9 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 
   load(0);
-  if (!trees[0].known && ![...Array(n).keys()].some((i) => clips[i].label >= 0)) {
-    for (const value of ["mixed", "pure"]) byId("tree-sort").querySelector(`[value=${value}]`).remove();
-  }
-  if (!follow()) select(tree.root, { said: false });
+  const without = [];
+  if (!labels.length) without.push("mixed", "pure");
+  if (clips.every((clip) => clip.apart === null)) without.push("apart");
+  for (const value of without) byId("tree-sort").querySelector(`[value=${value}]`).remove();
+  if (!follow() && location.hash) select(tree.root, { said: false });
 })();
