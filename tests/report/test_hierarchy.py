@@ -145,12 +145,14 @@ def test_a_page_without_labels_lists_what_it_can(tmp_path):
       const sort = document.getElementById("tree-sort");
       seen.orders = [...sort.options].map((option) => option.value);
       seen.rows = document.querySelectorAll("#tree-rows li").length > 1;
+      seen.first = document.querySelector("#tree-rows li").textContent;
       const step = document.querySelector("#tree-node .steps button");
       step.focus();
       step.click();
       seen.hand = document.activeElement.tagName !== "BODY";
     """
     found = seen(page, actions, tmp_path)
+    assert found.pop("first").startswith("12 clips · file")
     assert found == {"orders": ["size"], "rows": True, "hand": True}
 
 

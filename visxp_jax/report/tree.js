@@ -11,6 +11,14 @@
   const canvas = byId("tree-disk");
   const pen = canvas.getContext("2d");
   const n = clips.length;
+  const filed = !labels.length; // without labels, files tell clips apart
+  if (filed) {
+    const number = new Map();
+    for (const clip of clips) {
+      if (!number.has(clip.video)) number.set(clip.video, labels.push(clip.name) - 1);
+      clip.label = number.get(clip.video);
+    }
+  }
   const colour = (label, light) =>
     label < 0 ? `hsl(0 0% ${light}%)` : `hsl(${(360 * label) / labels.length} 65% ${light}%)`;
 
@@ -81,13 +89,13 @@
     tree = { name, merges, heights, faces, parent, size, apart, heard, counts, known, top, root: nodes - 1 };
   };
   const children = (node) => (node < n ? [] : tree.merges[node - n]);
-  const purity = (node) => (tree.known[node] ? tree.top[node][1] / tree.known[node] : null);
+  const purity = (node) => (tree.known[node] && !filed ? tree.top[node][1] / tree.known[node] : null);
   const disagreement = (node) => (tree.heard[node] ? tree.apart[node] / tree.heard[node] : null);
   const face = (node) => (node < n ? node : tree.faces[node - n]);
   const percent = (share) => Math.round(100 * share) + " %";
   const title = (node) => {
     const label = tree.top[node][0] < 0 ? "" : labels[tree.top[node][0]];
-    if (node < n) return label || clips[node].name;
+    if (node < n) return filed ? `${clips[node].name} at ${clips[node].at}` : label || clips[node].name;
     const more = tree.counts[node].size - 1;
     const kinds = more > 0 ? `${label} and ${more} more` : label;
     return `${tree.size[node].toLocaleString("en")} clips${label ? " · " + kinds : ""}`;
@@ -285,7 +293,7 @@
       frame.dataset.sound = clip.sound;
     }
     const label = clip.label < 0 ? "no label" : labels[clip.label];
-    frame.title = `${label}, ${clip.video} at ${clip.at}`;
+    frame.title = `${filed ? "" : `${label}, `}${clip.video} at ${clip.at}`;
     if (clip.frame) {
       const image = make("img");
       image.src = "data:image/jpeg;base64," + clip.frame;
@@ -296,7 +304,8 @@
     const odd = clip.label >= 0 && clip.label !== top ? " odd" : "";
     const where = make("span", "where", clip.name);
     where.title = clip.video;
-    box.append(frame, make("span", clip.label < 0 ? "label unlabelled" : "label" + odd, label), where, make("span", "time", clip.at));
+    const told = make("span", clip.label < 0 ? "label unlabelled" : "label" + odd, label);
+    box.append(frame, ...(filed ? [] : [told]), where, make("span", "time", clip.at));
     return box;
   };
   const button = (words, node, current) => {
@@ -330,7 +339,7 @@
       item.prepend(bar);
       shares.append(item);
     }
-    if (sorted.length > 6) shares.append(make("li", "", `and ${sorted.length - 6} labels more`));
+    if (sorted.length > 6) shares.append(make("li", "", `and ${sorted.length - 6} more`));
     const steps = make("div", "steps");
     if (tree.parent[node] >= 0) steps.append(button("← " + title(tree.parent[node]), tree.parent[node]));
     children(node).forEach((child, i) => steps.append(button(["↑ ", "↓ "][i] + title(child), child)));
@@ -342,7 +351,7 @@
       make("h3", "", node === tree.root ? `All ${n.toLocaleString("en")} clips` : title(node)),
       make("p", "", node < n ? `${clips[node].video} at ${clips[node].at}${facts.length ? " · " + facts.join(" · ") : ""}` : facts.join(" · ")),
       ...(node < n || !sorted.length ? [] : [shares]), steps, strip,
-      ...(rest > 0 ? [make("p", "", `and ${rest.toLocaleString("en")} clips more`)] : []));
+      ...(rest > 0 ? [make("p", "", `and ${rest.toLocaleString("en")} more`)] : []));
     list();
   };
 
@@ -369,11 +378,11 @@
     byId("tree-count").textContent = `${found.length.toLocaleString("en")} ${words.length ? "clips" : "nodes"}`;
     byId("tree-rows").replaceChildren(...found.slice(0, LISTED).map((node) => {
       const facts = [];
-      if (node < n) facts.push(`${clips[node].name} at ${clips[node].at}`);
+      if (node < n && !filed) facts.push(`${clips[node].name} at ${clips[node].at}`);
       else if (purity(node) !== null) facts.push(percent(purity(node)));
       if (disagreement(node) !== null) facts.push(`disagree ${percent(disagreement(node))}`);
       const item = make("li");
-      item.append(button(`${title(node)} · ${facts.join(" · ")}`, node, node === selected));
+      item.append(button([title(node), ...facts].join(" · "), node, node === selected));
       return item;
     }));
   };
@@ -517,7 +526,7 @@
 
   load(0);
   const without = [];
-  if (!labels.length) without.push("mixed", "pure");
+  if (filed) without.push("mixed", "pure");
   if (clips.every((clip) => clip.apart === null)) without.push("apart");
   for (const value of without) byId("tree-sort").querySelector(`[value=${value}]`).remove();
   if (!follow() && location.hash) select(tree.root, { said: false });
