@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from configs import xdc
+from configs import shhc, xdc
 from tests.small import small_config, small_model
 from visxp_jax import estimate, memory
 from visxp_jax.config import from_dict
@@ -105,6 +105,22 @@ def test_kmeans_of_each_modality_copies_one_at_a_time():
     assert work is not None
     assert (work.kept, work.scored, work.scaled) == (2 * width, width, width)
     assert not work.modalities
+
+
+@pytest.mark.parametrize(
+    ("source", "columns", "modalities"),
+    [("fused", 1, 1), ("pooled", 1, 2), ("swapped", 2, 1)],
+)
+def test_a_hierarchy_has_one_column_for_each_set(source, columns, modalities):
+    made = session(make_mesh(), 1024)
+    values = shhc.get_config("debug")
+    values.shhc.labels_from = source
+    made.config = from_dict(values)
+    work = estimate.work_of(made, "shhc")
+    assert work is not None
+    assert work.first
+    assert (work.first_columns, work.columns) == (1, columns)
+    assert work.modalities == modalities
 
 
 @pytest.mark.parametrize("first", ["features", "heads"])

@@ -216,6 +216,19 @@ def test_probes_use_both_modalities():
     assert scores == pytest.approx(dict.fromkeys(PROBE_KEYS, 1))
 
 
+def test_probes_tell_how_far_off_they_are_where_labels_are_paths():
+    train, test = blobs(30, 0), blobs(12, 1)
+    names = ["a/x", "a/y", "b/z"]
+    assert probes(train, test, 3, seed=0, label_names=names)["lca_error"] == 0
+    # Of what is 0 some is said to be 1, its sibling: one level up they meet.
+    wrong = test._replace(label=np.where(test.label == 0, 1, test.label))
+    found = probes(train, wrong, 3, seed=0, label_names=names)
+    assert found["lca_error"] == pytest.approx(np.mean(test.label == 0))
+    assert "lca_error" not in probes(
+        train, test, 3, seed=0, label_names=["a", "b", "c"]
+    )
+
+
 def test_probes_leave_out_unlabelled_clips_on_both_sides():
     train, test = blobs(30, 0), blobs(12, 1)
     expected = probes(train, test, 3, seed=0)
