@@ -22,7 +22,7 @@ from visxp_jax.progress import progress_bar
 DIRECT = 2000
 # Times that the centres of groups move: what these get wrong is put right above them.
 ROUNDS = 5
-# Of small trees the best of several is taken: these over their size.
+# Small trees are made several times, up to so many rows, and the best is taken.
 ROWS = 1000
 # Of refinement, where there are groups: the first three bring 95 % of what ten do.
 SWEEPS = 3
