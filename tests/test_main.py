@@ -411,8 +411,7 @@ def test_extract_without_a_model_is_refused(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", ["avc", "shhc"])
-def test_from_a_folder_of_unlabelled_videos_to_a_report(demo_videos, tmp_path, config):
+def test_from_a_folder_of_unlabelled_videos_to_a_report(demo_videos, tmp_path):
     """As in the README: videos in one folder, nothing prepared, TensorBoard on."""
     videos = tmp_path / "videos"
     videos.mkdir()
@@ -422,7 +421,7 @@ def test_from_a_folder_of_unlabelled_videos_to_a_report(demo_videos, tmp_path, c
     workdir = videos / "runs" / "x"
     call = [
         *(sys.executable, "-m", "visxp_jax.main", f"--workdir={workdir}"),
-        f"--config={ROOT / 'configs' / config}.py:debug",
+        f"--config={ROOT / 'configs' / 'shhc.py'}:debug",
         f"--config.data.videos={videos}",
         "--config.avc.regularisation=0.1",
     ]
@@ -440,7 +439,7 @@ def test_from_a_folder_of_unlabelled_videos_to_a_report(demo_videos, tmp_path, c
     assert b"loss/representation" in b"".join(events)
     page = (workdir / "report.html").read_text()
     assert "data:image/jpeg" in page
-    assert ("No clusters" in page) == (config == "avc")
+    assert "No clusters" not in page
     page = (workdir / "hierarchy.html").read_text()
-    assert ('"name":"learnt"' in page) == (config == "shhc")
+    assert '"name":"learnt"' in page
     assert '"name":"sight and sound"' in page
