@@ -27,7 +27,14 @@ import pytest  # noqa: E402
 # Only code of our own: optax itself raises a float to an int32 step counter.
 STRICT_DTYPES = {"audio", "geometry", "losses", "models"}
 
+# Files of whole runs. They go first: a worker that begins one last ends alone.
+LONG = {"test_main.py", "test_relabel.py", "test_two_hosts.py"}
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(autouse=True)
