@@ -42,6 +42,8 @@ OPERATIONS = FUNCTIONS | {
         jnp.stack([x, y]), jnp.stack([y, x])
     ),
     "lorentz.from_poincare": lambda x, y: lorentz.from_poincare(x),
+    "lorentz.time": lambda x, y: lorentz.time(x),
+    "lorentz.inner": lambda x, y: lorentz.inner(x, y, y),
     "lorentz.to_poincare": lambda x, y: lorentz.to_poincare(10 * x),
 }
 del OPERATIONS["zero normals"]  # their logits are 0: no error is relative to that

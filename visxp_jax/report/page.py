@@ -52,7 +52,7 @@ def render(report: Report) -> str:
         "neighbours": neighbours_html(report.neighbours, media),
         "hierarchy": hierarchy_html(report.hierarchy, media),
         "data": _data(report.data_rows),
-        "style": resource("style.css"),
+        "head": _head(report.title),
         "player": resource("player.js"),
         # Numbers alone: nothing in them could close the script element.
         "readouts": json.dumps(readouts, separators=(",", ":"), allow_nan=False),
@@ -81,9 +81,14 @@ def render_hierarchy(
         summary=_summary(summary),
         hierarchy=hierarchy_html(hierarchy, media),
         sounds=media.sounds_html(),
-        style=resource("style.css"),
+        head=_head(title),
         player=resource("player.js"),
     )
+
+
+def _head(title: str) -> str:
+    """What both pages begin with: above all that they ask for nothing outside."""
+    return filled("head.html", title=text(title), style=resource("style.css"))
 
 
 def wav_bytes(wave: np.ndarray, rate_hz: int) -> bytes:
