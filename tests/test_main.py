@@ -102,7 +102,7 @@ def losses(workdir: Path) -> dict[int, dict[str, float]]:
 
 @pytest.mark.parametrize(
     ("number", "stop_after"),
-    [(signal.SIGTERM, 8), (signal.SIGKILL, 12)],
+    [(signal.SIGTERM, 0), (signal.SIGTERM, 8), (signal.SIGKILL, 12)],
 )
 def test_run_that_was_stopped_goes_on_to_the_same_losses_and_weights(
     finished, prepared, tmp_path, number, stop_after
