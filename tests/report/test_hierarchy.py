@@ -126,6 +126,8 @@ def test_page_is_walked_in_a_browser(inside, tmp_path):
     assert found["clickedLink"] == f"#node=both.{right}"
     assert found["dragged"]
     assert found["kept"]
+    assert found["pinchKept"] == root
+    assert found["pinched"] == found["first"]
     assert found["followed"] == ["kind3", "sound"]
     assert len(found["found"]) == 1
     assert "file7.mp4" in found["found"][0]

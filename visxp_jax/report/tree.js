@@ -447,6 +447,16 @@
     [focus, view] = before; // no further than where some node is still in sight
     drawn();
   };
+  // What is at a place comes nearer by a share of its way, or goes.
+  const zoom = (from, to, share) => {
+    const by = 1 - Math.max(-0.25, Math.min(0.25, share));
+    shift(from, [to[0] * by, to[1] * by]);
+  };
+  const pinch = (from, to, other) => { // what is between two fingers
+    const middle = (z) => [(z[0] + other[0]) / 2, (z[1] + other[1]) / 2];
+    const far = (z) => Math.hypot(z[0] - other[0], z[1] - other[1]) + 1e-6;
+    zoom(middle(from), middle(to), 1 - far(from) / far(to));
+  };
   const held = new Map(); // pointers that are down: where they were
   let dragged = false;
   canvas.addEventListener("pointerdown", (event) => {
@@ -462,7 +472,8 @@
       if (!dragged && Math.hypot(to[0] - from[0], to[1] - from[1]) < 0.012) return;
       dragged = true;
       held.set(event.pointerId, to);
-      return shift(from, to);
+      const other = [...held].find(([id]) => id !== event.pointerId);
+      return other ? pinch(from, to, other[1]) : shift(from, to);
     }
     const node = under(event);
     if (node !== hover) {
@@ -478,12 +489,10 @@
   canvas.addEventListener("pointerup", release);
   canvas.addEventListener("pointercancel", release);
   canvas.addEventListener("pointerleave", () => { hover = -1; draw(); });
-  canvas.addEventListener("wheel", (event) => { // what is under the pointer comes nearer
+  canvas.addEventListener("wheel", (event) => {
     if (event.ctrlKey || event.metaKey) return; // the browser's own zoom
     event.preventDefault();
-    const z = within(place(event));
-    const by = Math.max(-0.25, Math.min(0.25, -event.deltaY / 600));
-    shift(z, [z[0] * (1 - by), z[1] * (1 - by)]);
+    zoom(within(place(event)), within(place(event)), -event.deltaY / 600);
   }, { passive: false });
   canvas.addEventListener("keydown", (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
