@@ -1,5 +1,7 @@
 """Leaves on a circle: the loss by hand, decoding beside scipy, a tree that is found."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,9 +17,11 @@ from visxp_jax.hierarchy.embedding import (
     BALL,
     SPHERE,
     _offsets,
+    by_offset,
     embed,
     equal_depth,
     principal_points,
+    sampled_loss,
     triplet_loss,
 )
 from visxp_jax.hierarchy.metrics import unit_rows
@@ -57,14 +61,35 @@ def test_loss_of_a_decided_triple_is_the_similarity_of_the_other_pairs():
 
 
 def test_offsets_are_every_two_distinct_ones_as_often():
-    a, b = _offsets(jax.random.key(0), 60_000, 5)
-    count = np.zeros((5, 5))
+    n, pairs = 60, 1_000
+    a, b = jax.vmap(lambda key: jnp.stack(_offsets(key, pairs, n)), out_axes=1)(
+        jax.random.split(jax.random.key(0), 4_000)
+    )
+    count = np.zeros((n, n))
     np.add.at(count, (np.asarray(a), np.asarray(b)), 1)
-    pairs = count[1:, 1:]
-    assert count.sum() == pairs.sum()
-    assert (np.diag(pairs) == 0).all()
-    rest = pairs[~np.eye(4, dtype=bool)]
-    np.testing.assert_allclose(rest, 5000, rtol=0.06)
+    drawn = count[1:, 1:]
+    assert count.sum() == drawn.sum()
+    assert (np.diag(drawn) == 0).all()
+    rest = drawn[~np.eye(n - 1, dtype=bool)]
+    mean = 4_000 * pairs / rest.size
+    assert np.abs(rest - mean).max() < 5 * mean**0.5
+    assert rest.var() == pytest.approx(mean, rel=0.1)
+
+
+@pytest.mark.parametrize("n", [3, 4, 9])
+def test_where_all_triples_fit_the_loss_is_of_them_all(n):
+    x = unit_rows(vectors(n, 4))
+    similarity = jnp.asarray((1 + x @ x.T) / 2, jnp.float32)
+    points = principal_points(jax.random.key(0), similarity)
+    params, apart = SPHERE.parameters(points), by_offset(similarity)
+    i, j, k = np.array(list(itertools.combinations(range(n), 3))).T
+    pairs = ((i, j), (i, k), (j, k))
+    depth = [poincare.lca_depth(points[a], points[b]) for a, b in pairs]
+    near = [similarity[a, b] for a, b in pairs]
+    wanted = triplet_loss(jnp.stack(depth, -1), jnp.stack(near, -1), 0.1)
+    for seed in range(2):
+        found = sampled_loss(jax.random.key(seed), params, apart, 0.1)
+        assert found == pytest.approx(float(wanted), rel=1e-5)
 
 
 @pytest.mark.parametrize("d", [2, 4])

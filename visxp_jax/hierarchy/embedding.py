@@ -24,7 +24,8 @@ from visxp_jax.hierarchy.riemannian import riemannian_adam
 
 # Of temperature and rate, evenly over a run.
 HALVINGS = 3
-# Triples of one step.
+# Triples of one step. More bring next to nothing: all 500,000 of 101 leaves 0.01 % of
+# the cost, in 80 times the time.
 BATCH = 4096
 # Of points at equal lengths; float32 tells depths apart up to there.
 LEAST, MOST = 0.01, 0.999
@@ -124,7 +125,7 @@ def sampled_loss(
     form: Form = SPHERE,
     batch: int = BATCH,
 ) -> jax.Array:
-    """`triplet_loss` of triples of distinct leaves.
+    """`triplet_loss` of triples of distinct leaves: all, or so many as a batch holds.
 
     Args:
         key: Draws the offsets.
@@ -132,7 +133,8 @@ def sampled_loss(
         apart: float32 [n, n], similarities `by_offset`; n >= 3.
         temperature: See `triplet_loss`.
         form: How points are parameterised.
-        batch: Number of triples, rounded down to a multiple of n that is not 0.
+        batch: Number of triples, rounded down to a multiple of n that is not 0. All
+            are (n - 1) (n - 2) n / 2, each from its three sides.
     """
     n = len(apart)
     leaves, shared = form.leaves(params)
@@ -236,7 +238,10 @@ def embed(
 
 
 def _offsets(key: jax.Array, pairs: int, n: int) -> tuple[jax.Array, jax.Array]:
-    """Distinct ones in [1, n), every two as likely."""
+    """Distinct ones in [1, n): so many, every two as likely, or once each if fewer."""
+    if (n - 1) * (n - 2) // 2 <= pairs:
+        a, b = jnp.triu_indices(n - 1, 1)
+        return a + 1, b + 1
     first, second = jax.random.split(key)
     a = jax.random.randint(first, (pairs,), 1, n)
     b = jax.random.randint(second, (pairs,), 1, n - 1)
