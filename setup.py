@@ -27,6 +27,7 @@ CORE = [
     "av>=18.1",
     "grain>=0.2.18",
     "jaxtyping>=0.3.11",
+    "joblib>=1.6",
     "numpy>=2.4",
     "pillow>=13",
     "pyarrow>=26",

@@ -13,13 +13,16 @@ import pytest
 from tests.geometry.test_hyperbolic import FUNCTIONS, points
 from visxp_jax.geometry import lorentz, poincare
 
-LENGTHS = (0.5, 0.9, 0.99, 0.999)
+LENGTHS = (0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
 # Median and largest relative error of values, and of derivatives.
 LIMITS = {
-    0.5: (1.5e-7, 1e-5, 1.2e-5, 4e-5),
-    0.9: (2e-7, 1e-5, 1.5e-5, 5e-5),
-    0.99: (1.5e-6, 1.6e-5, 1.5e-5, 6e-5),
-    0.999: (4e-6, 6e-5, 2e-5, 2.5e-4),
+    0.5: (3e-7, 5e-6, 2e-5, 5e-5),
+    0.9: (4e-7, 7e-6, 2e-5, 5e-5),
+    0.99: (2.5e-6, 8e-5, 2e-5, 1e-4),
+    0.999: (3e-5, 2e-4, 5e-5, 5e-4),
+    # From here on 1 - |x|^2 itself has few digits.
+    0.9999: (3e-4, 2.5e-3, 5e-4, 2e-2),
+    0.99999: (3e-3, 3e-2, 6e-3, 5e-2),
 }
 EYE = np.eye(3, dtype=np.float32)
 
@@ -54,7 +57,7 @@ def inputs(each: int = 300) -> tuple[np.ndarray, np.ndarray]:
     rng, pair = np.random.default_rng(0), []
     for seed in (1, 2):
         x = points(each * len(LENGTHS), seed=seed)
-        length = np.repeat(LENGTHS, each) * rng.uniform(0.98, 1.0, len(x))
+        length = 1 - (1 - np.repeat(LENGTHS, each)) * rng.uniform(1.0, 1.5, len(x))
         x *= (length / np.linalg.norm(x, axis=1))[:, None].astype(np.float32)
         pair.append(x)
     return pair[0], pair[1]
@@ -100,7 +103,9 @@ def errors(name: str) -> dict[float, tuple[float, ...]]:
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operations_keep_float32s_digits(name):
     for length, error in errors(name).items():
-        assert np.all(np.array(error) < LIMITS[length]), (length, error)
+        if name == "exp" and length > 0.9999:
+            error = error[:2]  # what ends beyond has no derivative
+        assert np.all(np.array(error) < LIMITS[length][: len(error)]), (length, error)
 
 
 @pytest.mark.parametrize("name", ["exp", "midpoint", "lca_depth", "lorentz.log"])

@@ -174,6 +174,38 @@ def test_projection_moves_points_outside_and_no_others():
     assert np.isfinite(poincare.distance(found[:1], found[1:2])).all()
 
 
+def test_curvature_is_one_number():
+    x, c = points(2), jnp.array([1.0, 0.5])
+    for function in (poincare.distance, lorentz.distance):
+        with pytest.raises(ValueError, match="c must be one number, got shape"):
+            function(x, x, c=c)
+        found = jax.vmap(lambda c, f=function: f(x[0], x[1], c=c))(c)
+        np.testing.assert_allclose(found[1], function(x[0], x[1], c=0.5), rtol=1e-6)
+
+
+@pytest.mark.parametrize("c", [1.0, 1e-12])
+def test_what_is_very_far_stays_on_its_side(c):
+    far = jnp.array([1e30, -1e30], jnp.float32)
+    for point in (poincare.project(far, c=c), poincare.exp0(far, c=c)):
+        side = (1 - 1e-5) * np.sqrt(0.5 / c) * np.array([1, -1])
+        np.testing.assert_allclose(point, side, rtol=1e-5)
+
+
+def test_projection_of_short_floats_is_inside():
+    for kind in (jnp.bfloat16, jnp.float16):
+        point = poincare.project(jnp.array([5.0, 0.0], kind))
+        assert point.dtype == kind
+        assert float(point[0]) < 1
+        assert np.isfinite(float(poincare.distance(point, 0 * point)))
+
+
+def test_float64_from_numpy_is_taken():
+    x, y = np.array([0.1, 0.2]), np.array([0.0, 0.3])
+    for function in (poincare.lca_depth, lorentz.distance, poincare.distance):
+        expected = function(jnp.float32(x), jnp.float32(y))
+        np.testing.assert_allclose(function(x, y), expected, rtol=1e-6)
+
+
 # Float32 against the same points in float64: median and largest relative error. Of
 # points at one length r, in random directions or `apart` (as an angle) of each other.
 @pytest.mark.parametrize(
@@ -280,7 +312,8 @@ def test_points_that_are_none_give_nan():
     inside = np.array([0.5, 0.0], np.float32)
     for bad in ([np.nan, 0.0], [1.01, 0.0]):
         x = np.array(bad, np.float32)
-        assert np.isnan(poincare.distance(x, inside)), bad
+        for other in (inside, -x):
+            assert np.isnan(poincare.distance(x, other)), bad
     x = np.array([np.nan, 0.0], np.float32)
     assert np.isnan(poincare.lca_depth(x, inside))
     assert np.isnan(lorentz.distance(x, inside))
@@ -349,6 +382,40 @@ def test_hyperboloid_keeps_close_points_apart(length):
     square = dot(x_ - y_, x_ - y_) - (time[0] - time[1]) ** 2
     expected = 2 * np.arcsinh(np.sqrt(square) / 2)[:, 0]
     np.testing.assert_allclose(lorentz.distance(x, y), expected, rtol=2e-3)
+
+
+@pytest.mark.parametrize("angle", [0.7, 1.6])
+@pytest.mark.parametrize("length", [15.0, 20.0, 32.0, 42.0])
+def test_hyperboloid_reaches_as_far_as_it_says(length, angle):
+    """Values everywhere, derivatives up to 20."""
+    way = np.array([[1.0, 0.0], [np.cos(angle), np.sin(angle)]])
+    with jax.enable_x64(True):
+        pair = lorentz.exp0(jnp.asarray(way * [[length], [0.9 * length]]))
+    pair = np.asarray(pair, np.float32)
+
+    def both(pair):
+        def total(pair):
+            x, y = pair
+            value = jnp.concatenate(
+                [
+                    lorentz.distance(x, y)[None] / length,
+                    lorentz.log(x, y) / lorentz.time(x),
+                    lorentz.log0(x) / length,
+                    lorentz.mean(pair) / lorentz.time(pair[0]),
+                ]
+            )
+            return jnp.sum(value * jnp.cos(jnp.arange(7.0))), value
+
+        slope, value = jax.jit(jax.grad(total, has_aux=True))(pair)
+        return np.asarray(value, np.float64), np.asarray(slope, np.float64)
+
+    value, slope = both(pair)
+    with jax.enable_x64(True):
+        value_, slope_ = both(np.float64(pair))
+    np.testing.assert_allclose(value, value_, rtol=1e-5, atol=1e-6)
+    if length <= 20:
+        scale = np.abs(slope_).max(axis=1, keepdims=True)
+        np.testing.assert_allclose(slope / scale, slope_ / scale, atol=1e-4)
 
 
 @pytest.mark.parametrize("c", CURVATURES)

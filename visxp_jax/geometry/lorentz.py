@@ -3,8 +3,9 @@
 All functions take the space part x [..., d] of points, any vector, and the space part
 of tangent vectors; the time part follows from it (`time`), so that no rounding ever
 takes a point off the hyperboloid. There is no boundary: points that are further away
-than float32 reaches in the ball are still apart here, up to distance 43, where the
-squares of their coordinates overflow. Close pairs keep more digits in the ball.
+than float32 reaches in the ball are still apart here, up to distance 43 from the
+origin, where the squares of their coordinates overflow; derivatives are right up to 20.
+Close pairs keep more digits in the ball.
 
 Source: Nickel and Kiela, Learning continuous hierarchies in the Lorentz model of
 hyperbolic geometry, 2018. Differs in: distances by differences, not by arcosh.
@@ -14,11 +15,18 @@ import jax
 import jax.numpy as jnp
 
 from visxp_jax.geometry.poincare import Curvature
-from visxp_jax.geometry.smooth import asinhc, dot, safe_sqrt, sinhc, square_asinh
+from visxp_jax.geometry.smooth import (
+    asinhc,
+    check_number,
+    dot,
+    safe_sqrt,
+    sinhc,
+    square_asinh,
+)
 
 
 def _time(x: jax.Array, c: Curvature) -> jax.Array:
-    return jnp.sqrt(1 / jnp.asarray(c, x.dtype) + dot(x, x))
+    return jnp.sqrt(1 / c + dot(x, x))
 
 
 def _unit(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -33,7 +41,8 @@ def _ratio(x: jax.Array, y: jax.Array, c: Curvature) -> jax.Array:
     Far from the origin by the difference of distances from there, and by the angle:
     differences of coordinates would cancel.
     """
-    root = safe_sqrt(jnp.asarray(c, x.dtype))
+    check_number(c)
+    root = jnp.sqrt(c)
     (u, p), (v, q) = _unit(root * x), _unit(root * y)
     near, far = jnp.minimum(p, q), jnp.maximum(p, q)
     plain = _near_ratio(x, y, c)
@@ -46,8 +55,10 @@ def _ratio(x: jax.Array, y: jax.Array, c: Curvature) -> jax.Array:
     cosine = dot(u, v)
     aside = root * (y - x)
     aside = aside - u * dot(u, aside)
-    narrow = p * dot(aside, aside) / jnp.where(near > 1, q * (1 + cosine), 1)
-    turn = jnp.where(cosine > 0, narrow, p * q * (1 - cosine))
+    small = (near > 1) & (cosine > 0)
+    aside = jnp.where(small, aside, 0.0)
+    narrow = dot(aside, aside * (p / jnp.where(small, q * (1 + cosine), 1)))
+    turn = jnp.where(small, narrow, p * q * (1 - cosine))
     return jnp.where(near > 1, along + turn / 2, jnp.where(far > 10, across, plain))
 
 
@@ -85,7 +96,7 @@ def to_poincare(x: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
         x: [..., d].
         c: Curvature is -c.
     """
-    return x / (1 + safe_sqrt(jnp.asarray(c, x.dtype)) * _time(x, c))
+    return x / (1 + jnp.sqrt(c) * _time(x, c))
 
 
 def squared_distance(x: jax.Array, y: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
@@ -151,7 +162,8 @@ def log(x: jax.Array, y: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
         c: Curvature is -c.
     """
     z = _ratio(x, y, c)
-    return asinhc(z) * (y - x - 2 * z * x)
+    factor = asinhc(z)  # z alone times x would overflow where the result does not
+    return factor * (y - x) - 2 * (factor * z) * x
 
 
 def exp0(v: jax.Array, *, c: Curvature = 1.0) -> jax.Array:

@@ -1,7 +1,8 @@
 """The Poincare ball of curvature -c: points x with c |x|^2 < 1.
 
 All functions take points [..., d], float32 or float64, and broadcast as jax does; c is
-one positive number. Distances to points outside are NaN. Lengths are measured with the
+one positive number. Distances to points outside are NaN; what else is asked of these
+has no meaning. Lengths are measured with the
 factor 2 / (1 - c |x|^2), so that d(0, x) = 2 artanh(sqrt c |x|) / sqrt c, and `exp0` of
 a vector v lies at distance 2 |v|.
 
@@ -25,6 +26,7 @@ import jax.numpy as jnp
 from visxp_jax.geometry.smooth import (
     artanhc,
     asinhc,
+    check_number,
     dot,
     safe_sqrt,
     square_asinh,
@@ -36,12 +38,20 @@ Curvature = float | jax.Array  # c > 0
 
 def _inside(x: jax.Array, c: Curvature) -> jax.Array:
     """1 - c |x|^2, [..., 1]."""
+    check_number(c)
     return 1 - c * dot(x, x)
 
 
 def _ratio(x: jax.Array, y: jax.Array, c: Curvature) -> jax.Array:
-    """The z above, [..., 1]."""
-    return c * dot(x - y, x - y) / (_inside(x, c) * _inside(y, c))
+    """The z above, [..., 1]; NaN outside."""
+    a, b = _inside(x, c), _inside(y, c)
+    return jnp.where((a >= 0) & (b >= 0), c * dot(x - y, x - y) / (a * b), jnp.nan)
+
+
+def _moderate(x: jax.Array, c: Curvature) -> jax.Array:
+    """A vector whose square is finite: one far outside is shortened, still outside."""
+    most = jnp.sqrt(c) * jnp.max(jnp.abs(x), axis=-1, keepdims=True)
+    return x / jax.lax.stop_gradient(jnp.maximum(most / 1e9, 1))
 
 
 def conformal_factor(x: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
@@ -62,12 +72,13 @@ def project(
     Args:
         x: [..., d], anywhere.
         c: Curvature is -c.
-        margin: In (0, 1); None for 1e-5 in float32 (distance 12.2 from 0, if c is 1)
-            and 1e-12 in float64.
+        margin: In (0, 1); None for 1e-5 in float32 (distance 12.2 from 0, if c is 1),
+            1e-12 in float64, and what shorter types can tell from 1.
     """
-    x = jnp.asarray(x)
+    x = _moderate(jnp.asarray(x), c)
     if margin is None:
-        margin = 1e-12 if x.dtype == jnp.float64 else 1e-5
+        least = 1e-12 if x.dtype == jnp.float64 else 1e-5
+        margin = max(least, 2 * float(jnp.finfo(x.dtype).eps))
     length = safe_sqrt(c * dot(x, x))
     outside = length > 1 - margin
     return jnp.where(outside, x * (1 - margin) / jnp.where(outside, length, 1), x)
@@ -144,6 +155,7 @@ def exp0(v: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
         v: [..., d], any vector.
         c: Curvature is -c.
     """
+    v = _moderate(v, c)
     return project(tanhc(c * dot(v, v)) * v, c=c)
 
 
@@ -337,7 +349,7 @@ def lca_depth(x: jax.Array, y: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
         y: [..., d] in the ball.
         c: Curvature is -c.
     """
-    root = safe_sqrt(jnp.asarray(c, x.dtype))
+    root = jnp.sqrt(c)
     p, q = safe_sqrt(c * dot(x, x)), safe_sqrt(c * dot(y, y))
     near, far = jnp.minimum(p, q), jnp.maximum(p, q)
     # By differences: p - q, and of the angle, 4 p q times the squared sine and cosine
@@ -347,11 +359,11 @@ def lca_depth(x: jax.Array, y: jax.Array, *, c: Curvature = 1.0) -> jax.Array:
     cosine = jnp.maximum(c * dot(x + y, x + y) - gap**2, 0.0)
     # The foot of 0 lies between x and y if the angle is wide enough.
     between = sine * (1 + near**2) > 2 * near * gap * (1 - near * far)
-    z = _ratio(x, y, c)
-    z = jnp.where(between, z, 1.0)
-    square = sine * cosine / (_inside(x, c) * _inside(y, c)) ** 2
-    square = jnp.where(between, square, 0.0)
-    foot = safe_sqrt(square_asinh(square / (z * (1 + z))))
+    # sine cosine / (z (1 + z)), without the factors that both have.
+    apart = c * dot(x - y, x - y)
+    across = cosine / (_inside(x, c) * _inside(y, c) + apart)
+    square = sine / jnp.where(between, apart, 1.0) * across
+    foot = safe_sqrt(square_asinh(jnp.where(between, square, 0.0)))
     return (jnp.where(between, foot, 2 * jnp.arctanh(near)) / root)[..., 0]
 
 
@@ -368,7 +380,7 @@ def multinomial_logits(
         offsets: [k], half the distance of each plane from 0, along its normal.
         c: Curvature is -c.
     """
-    root = safe_sqrt(jnp.asarray(c, x.dtype))
+    root = jnp.sqrt(c)
     length = safe_sqrt(jnp.sum(normals**2, axis=0))
     unit = normals / jnp.where(length > 0, length, 1)[None]
     factor = conformal_factor(x, c=c)
@@ -396,7 +408,7 @@ def linear(
         offsets: [k].
         c: Curvature is -c.
     """
-    root = safe_sqrt(jnp.asarray(c, x.dtype))
+    root = jnp.sqrt(c)
     logits = multinomial_logits(x, normals, offsets, c=c)
     # sinh(15) is the boundary in float32.
     space = jnp.sinh(jnp.clip(root * logits, -15, 15)) / root

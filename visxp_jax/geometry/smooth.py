@@ -31,6 +31,16 @@ def dot(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.sum(x * y, axis=-1, keepdims=True)
 
 
+def check_number(c: float | jax.Array) -> None:
+    """Curvatures of many are for `jax.vmap`.
+
+    Raises:
+        ValueError: c is not one number.
+    """
+    if jnp.ndim(c):
+        raise ValueError(f"c must be one number, got shape {jnp.shape(c)}; use vmap.")
+
+
 def safe_sqrt(x: jax.Array) -> jax.Array:
     """Square root of x >= 0, with derivative 0 at 0; NaN of what is negative or NaN."""
     zero = x == 0

@@ -7,9 +7,11 @@ refinement of the uppermost nodes, in which parts of groups go where they cost l
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
+from joblib import Parallel, delayed
 from scipy.cluster.hierarchy import linkage
 
 from visxp_jax.hierarchy.metrics import dasgupta_cost, heights, unit_rows
@@ -32,6 +34,7 @@ def build(
     x: np.ndarray,
     *,
     random_state: int | np.random.Generator | None = 0,
+    n_jobs: int | None = None,
     verbose: bool = False,
 ) -> np.ndarray:
     """A binary tree over the rows of a matrix.
@@ -42,6 +45,8 @@ def build(
     Args:
         x: [n, d]; similarity is (1 + cosine) / 2.
         random_state: Of the groups, and of the order in which refinement goes.
+        n_jobs: Processes that trees of groups are made in: None for 1, -1 for one on
+            each core. It does not change the tree.
         verbose: Whether to show progress.
 
     Returns:
@@ -60,23 +65,37 @@ def build(
         merges = min(tries, key=lambda tree: dasgupta_cost(tree, x))
     else:
         with progress_bar(shown=verbose, total=len(x), desc="tree", unit="row") as bar:
-            merges = _of_groups(x, rng, bar.update)
+            merges = _of_groups(x, rng, n_jobs, bar.update)
         merges = _refined_above(merges, x, rng)
     return sorted_by_height(merges, heights(merges, x))[0]
 
 
 def _of_groups(
-    x: np.ndarray, rng: np.random.Generator, done: Callable[[int], object]
+    x: np.ndarray,
+    rng: np.random.Generator,
+    n_jobs: int | None,
+    done: Callable[[int], object],
 ) -> np.ndarray:
-    if len(x) <= DIRECT:
-        done(len(x))
-        return _direct(np.ones(len(x)), x, rng, SWEEPS)
     labels = _groups(x, min(DIRECT, math.isqrt(len(x))), rng)
     above = _direct(*_group_sums(x, labels), rng, SWEEPS)
     parts = np.split(
         np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1]
     )
-    return grafted(above, parts, [_of_groups(x[part], rng, done) for part in parts])
+    # Other processes are kept from groups of groups, which are made by jax.
+    tasks = (
+        delayed(_direct)(np.ones(len(part)), x[part], own, SWEEPS)
+        for part, own in zip(parts, rng.spawn(len(parts)), strict=True)
+        if len(part) <= DIRECT
+    )
+    made: Any = Parallel(n_jobs, return_as="generator", max_nbytes=None)(tasks)
+    trees = []
+    for part in parts:
+        if len(part) <= DIRECT:
+            trees.append(next(made))
+            done(len(part))
+        else:
+            trees.append(_of_groups(x[part], rng, n_jobs, done))
+    return grafted(above, parts, trees)
 
 
 def _direct(

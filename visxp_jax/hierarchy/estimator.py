@@ -25,6 +25,7 @@ class HyperbolicHierarchy(ClusterMixin, BaseEstimator):
         n_clusters: Of `labels_`; if None, where the height of merges grows most, among
             2 to sqrt(n) clusters.
         random_state: An int, a generator or None; equal ones give equal trees.
+        n_jobs: Processes, for more than 2,000 rows: None for 1, -1 for all cores.
         verbose: Whether to show progress.
 
     Attributes:
@@ -42,10 +43,12 @@ class HyperbolicHierarchy(ClusterMixin, BaseEstimator):
         n_clusters: int | None = None,
         *,
         random_state: int | np.random.Generator | None = 0,
+        n_jobs: int | None = None,
         verbose: bool = False,
     ) -> None:
         self.n_clusters = n_clusters
         self.random_state = random_state
+        self.n_jobs = n_jobs
         self.verbose = verbose
 
     def fit(self, X: Any, y: None = None) -> Self:  # noqa: ARG002, N803
@@ -59,7 +62,12 @@ class HyperbolicHierarchy(ClusterMixin, BaseEstimator):
             ValueError: `X` is not so, or there cannot be so many clusters.
         """
         x = np.asarray(validate_data(self, X, dtype=np.float64, ensure_min_samples=2))
-        merges = build(x, random_state=self.random_state, verbose=self.verbose)
+        merges = build(
+            x,
+            random_state=self.random_state,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+        )
         self.linkage_ = linkage_matrix(merges, heights(merges, x))
         merges = self._merges()
         if self.n_clusters is None:
