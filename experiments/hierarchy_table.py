@@ -6,8 +6,8 @@ The directory has zoo.csv, iris.csv and glass.csv (UCI): a line of names, then n
 with the label last. Columns are standardised; similarity is (1 + cosine) / 2, and costs
 are twice Dasgupta's, as HypHC's authors report them. Linkages are scipy's. Learnt
 embeddings begin at the principal coordinates, are decoded at 20 snapshots, and the best
-tree counts: by Adam on directions of one length (sphere), or by Riemannian Adam on
-points anywhere (ball), which are decoded by depth.
+tree counts: by Adam on directions of one length (sphere), or on points anywhere, which
+are decoded by depth, by Riemannian Adam (ball) or Adam on their logarithms (tangent).
 
 HYPHC has what the authors' code (HazyResearch/HypHC at 227d541) came to with its
 published settings in float64 on one thread, on another day and machine of the same
@@ -25,8 +25,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from scipy.cluster.hierarchy import linkage
 
+from visxp_jax.geometry import poincare
 from visxp_jax.hierarchy import build, dasgupta_cost, dendrogram_purity, refine
 from visxp_jax.hierarchy.decode import decode, decode_by_depth
 from visxp_jax.hierarchy.embedding import BALL, SPHERE, Form, embed, principal_points
@@ -35,7 +37,14 @@ from visxp_jax.hierarchy.tree import random_tree
 
 HYPHC = {"zoo": (280_509, 41.6), "iris": (788_682, 7.1), "glass": (2_906_673, 219.0)}
 TEMPERATURE, STEPS, SNAPSHOTS = 0.1, 2000, 20
-RATES = {"sphere": (SPHERE, 0.01), "ball": (BALL, 0.02)}
+# Points as those of BALL, in the usual Euclidean parameterisation.
+TANGENT = BALL._replace(
+    parameters=poincare.log0,
+    points=poincare.exp0,
+    leaves=lambda params: (poincare.exp0(params), None),
+    optimizer=optax.adam,
+)
+RATES = {"sphere": (SPHERE, 0.01), "ball": (BALL, 0.02), "tangent": (TANGENT, 0.02)}
 Tree = Callable[[np.ndarray, int], np.ndarray]  # of unit rows and a seed
 
 

@@ -256,10 +256,10 @@ class ShhcConfig(ClusterConfig):
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        _require(self.clusters >= 3, "clusters", "at least 3", self.clusters)
         super().__post_init__()
         _one_of("labels_from", self.labels_from, ("fused", "pooled", "swapped"))
         _one_of("form", self.form, ("ce", "dist", "tree"))
-        _require(self.clusters >= 3, "clusters", "at least 3", self.clusters)
         _require(
             2 <= self.dimensions <= self.clusters,
             "dimensions",

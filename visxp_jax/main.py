@@ -148,7 +148,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     except flags.Error as error:
         lines = str(error).strip().splitlines()
         # A file that raises comes with its whole traceback.
-        text = lines[-1] if "Traceback" in str(error) else " ".join(lines)
+        last = lines[-1].removeprefix("ValueError: ")
+        text = last if "Traceback" in str(error) else " ".join(lines)
         print(f"error: {text}", file=sys.stderr)
     except (AttributeError, KeyError) as error:  # ml_collections: no such key
         print(f"error: {missing_key(argv) or error}", file=sys.stderr)

@@ -142,6 +142,18 @@ def test_decoding_by_depth_is_that_by_angle_at_one_length(length):
     assert groups_of(found) == groups_of(decode(x))
 
 
+@pytest.mark.parametrize("d", [2, 3])
+def test_one_leaf_is_a_tree_and_no_direction_is_none(d):
+    for read in (decode, decode_by_depth):
+        assert read(np.full((1, d), 0.2)).shape == (0, 2)
+    for bad in (0.0, np.nan):
+        with pytest.raises(ValueError, match="finite and not 0"):
+            decode(np.full((3, d), bad))
+    for bad in (1.0, np.nan):
+        with pytest.raises(ValueError, match="in the ball"):
+            decode_by_depth(np.full((3, d), bad, np.float32))
+
+
 def test_starts_part_equal_leaves_and_are_of_one_length():
     similarity = jnp.ones((5, 5))
     found = principal_points(jax.random.key(0), similarity)
@@ -201,3 +213,9 @@ def test_riemannian_adam_steps_where_nothing_pulls_or_the_point_is_the_origin():
     optimizer = riemannian_adam(0.1)
     updates, _ = optimizer.update(jnp.zeros_like(x), optimizer.init(x), x)
     np.testing.assert_array_equal(updates, 0)
+
+
+def test_riemannian_adam_takes_what_optax_partition_leaves_of_a_tree():
+    optimizer = riemannian_adam(0.1)
+    state = optimizer.init({})
+    assert optimizer.update({}, state, {})[0] == {}

@@ -9,6 +9,7 @@ import pytest
 from scipy.cluster.hierarchy import is_valid_linkage, linkage
 from sklearn.base import clone
 from sklearn.metrics import adjusted_rand_score
+from sklearn.utils.estimator_checks import check_estimator
 
 from visxp_jax.hierarchy import (
     HyperbolicHierarchy,
@@ -18,7 +19,7 @@ from visxp_jax.hierarchy import (
     tree_json,
 )
 from visxp_jax.hierarchy.decode import decode
-from visxp_jax.hierarchy.tree import check_merges, random_tree
+from visxp_jax.hierarchy.tree import check_merges, linkage_matrix, random_tree
 
 BUILD = importlib.import_module("visxp_jax.hierarchy.build")
 
@@ -74,6 +75,38 @@ def test_it_behaves_as_scikit_learn_wants():
     assert model.get_params()["n_clusters"] == 3
 
 
+def test_it_passes_scikit_learns_own_checks():
+    check_estimator(
+        HyperbolicHierarchy(),
+        expected_failed_checks={"check_estimators_dtypes": "has a row of 0"},
+        on_skip=None,
+    )
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-9])
+def test_rows_that_nearly_coincide_give_what_scipy_takes(noise):
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.normal(size=(20, 5)), 10, axis=0)
+    model = HyperbolicHierarchy().fit(x * (1 + noise * rng.normal(size=x.shape)))
+    assert is_valid_linkage(model.linkage_)
+    assert ":-" not in model.newick()
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_rows_of_any_length_are_taken(scale):
+    x, _ = clustered(40)
+    expected = HyperbolicHierarchy().fit(x).linkage_
+    found = HyperbolicHierarchy().fit(x * scale).linkage_
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_wide_rows_have_the_tree_of_their_products():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 500))
+    root = np.linalg.cholesky(x @ x.T)
+    np.testing.assert_array_equal(build(x), build(root))
+
+
 @pytest.mark.parametrize(
     ("x", "options", "line"),
     [
@@ -82,6 +115,8 @@ def test_it_behaves_as_scikit_learn_wants():
         (np.array([[1.0, 0.0], [0, 0]]), {}, "not 0"),
         (np.eye(4), {"n_clusters": 5}, "from 1 to the 4 rows"),
         (np.eye(4), {"n_clusters": 2.5}, "whole number from 1"),
+        (np.eye(4), {"n_clusters": True}, "whole number from 1"),
+        (np.eye(4), {"n_clusters": "auto"}, "n_clusters must be None or"),
     ],
 )
 def test_what_has_no_tree_is_refused(x, options, line):
@@ -119,6 +154,18 @@ def test_newick_says_the_tree():
         newick(merges, high, ["a", "b"])
 
 
+@pytest.mark.parametrize("write", [newick, tree_json, linkage_matrix])
+@pytest.mark.parametrize("high", [[1.0], [0.5, np.nan], [[0.5], [1.0]]])
+def test_heights_must_fit_their_tree(write, high):
+    with pytest.raises(ValueError, match="heights must be 2 finite numbers"):
+        write(np.array([[0, 1], [2, 3]]), np.array(high))
+
+
+def test_newick_has_no_branch_below_0():
+    with pytest.raises(ValueError, match="heights must not be below"):
+        newick(np.array([[0, 1], [2, 3]]), np.array([1.0, 0.5]))
+
+
 def test_deep_trees_are_exported():
     n = 20_000
     merges = np.stack([np.r_[0, n + np.arange(n - 2)], np.arange(1, n)], axis=1)
@@ -128,8 +175,6 @@ def test_deep_trees_are_exported():
     assert found["merges"] == merges.tolist()
     assert found["sizes"] == list(range(2, n + 1))
     assert found["heights"] == high.tolist()
-    with pytest.raises(ValueError, match="heights must be finite"):
-        tree_json(merges, high * np.nan)
 
 
 def test_the_estimator_exports_names():

@@ -156,6 +156,12 @@ def test_lowest_common_ancestors_are_the_first_nodes_with_both(n):
             assert below[found[a, b]] == least_common(merges, a, b)
 
 
+@pytest.mark.parametrize("bad", [-1, 3])
+def test_ancestors_are_of_leaves(bad):
+    with pytest.raises(ValueError, match="must be leaves, from 0 to 2"):
+        lowest_common_ancestors(np.array([[0, 1], [2, 3]]), np.array([0]), [bad])
+
+
 @pytest.mark.parametrize("clusters", [1, 6, 30])
 def test_a_top_taken_off_and_put_back_is_the_tree(clusters):
     x = vectors(30)

@@ -4,12 +4,13 @@ Those with the deepest ancestor are merged first (HypHC's algorithm 1), which is
 linkage by depth, and by angle where all are at one distance from 0.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.cluster.hierarchy import linkage
-from scipy.spatial.distance import squareform
 
 from visxp_jax.geometry import poincare
+from visxp_jax.hierarchy.metrics import unit_rows
 from visxp_jax.hierarchy.tree import check_merges, spans
 
 
@@ -22,21 +23,35 @@ def decode(directions: np.ndarray) -> np.ndarray:
 
     Args:
         directions: [n, d], not 0.
+
+    Raises:
+        ValueError: see `unit_rows`.
     """
-    directions = np.asarray(directions, np.float64)
-    if directions.shape[1] == 2:
-        return _on_circle(np.arctan2(directions[:, 1], directions[:, 0]))
-    unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)
-    far = squareform(np.clip(1 - unit @ unit.T, 0, None), checks=False)
-    return linkage(far, "single")[:, :2].astype(np.int64)
+    unit = unit_rows(directions)
+    if unit.shape[1] == 2:
+        return _on_circle(np.arctan2(unit[:, 1], unit[:, 0]))
+    return _single_linkage(np.clip(1 - unit @ unit.T, 0, None))
 
 
 def decode_by_depth(points: np.ndarray) -> np.ndarray:
-    """Merges int64 [n - 1, 2] of points [n, d] anywhere in the ball, in O(n^2)."""
+    """Merges int64 [n - 1, 2] of points [n, d] anywhere in the ball, in O(n^2).
+
+    Raises:
+        ValueError: a point is not in the ball.
+    """
     x = jnp.asarray(points)
-    depth = np.asarray(poincare.lca_depth(x[:, None], x[None]), np.float64)
-    above, below = np.triu_indices(len(points), 1)
-    merged = linkage(depth.max() - depth[above, below], "single")
+    if not np.all(np.sum(np.square(points), axis=1) < 1):
+        raise ValueError("points must be in the ball: of a length below 1.")
+    # Compiled, no array [n, n, d] is made.
+    depth = np.asarray(jax.jit(poincare.lca_depth)(x[:, None], x[None]), np.float64)
+    return _single_linkage(depth.max() - depth)
+
+
+def _single_linkage(far: np.ndarray) -> np.ndarray:
+    """Of distances [n, n], whose diagonal does not count."""
+    if len(far) == 1:
+        return np.zeros((0, 2), np.int64)
+    merged = linkage(far[np.triu_indices(len(far), 1)], "single")
     return merged[:, :2].astype(np.int64)
 
 

@@ -1,6 +1,7 @@
 """Hierarchies in the manner of scikit-learn."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -33,8 +34,9 @@ class HyperbolicHierarchy(ClusterMixin, BaseEstimator):
             are the mean dissimilarity (1 - cosine) / 2 of the rows a merge brings
             together, raised to those below where need be.
         labels_: int64 [n], flat clusters.
-        embedding_: float64 [n, 2], in the unit disk, on a circle whose neighbours are
-            about 1 apart: `decode` gives the tree of `linkage_` again.
+        embedding_: float64 [n, 2], places for the leaves on a circle in the Poincare
+            disk, from the order of merges alone, see `on_circle`: `decode` gives the
+            tree of `linkage_` again. To learn points from similarities, see `embed`.
         n_clusters_: Number of flat clusters.
     """
 
@@ -62,6 +64,16 @@ class HyperbolicHierarchy(ClusterMixin, BaseEstimator):
             ValueError: `X` is not so, or there cannot be so many clusters.
         """
         x = np.asarray(validate_data(self, X, dtype=np.float64, ensure_min_samples=2))
+        wanted = self.n_clusters
+        if wanted is not None and not (
+            isinstance(wanted, Integral)
+            and not isinstance(wanted, bool)
+            and 1 <= wanted <= len(x)
+        ):
+            raise ValueError(
+                f"n_clusters must be None or a whole number from 1 to the {len(x)} "
+                f"rows, got {wanted!r}."
+            )
         merges = build(
             x,
             random_state=self.random_state,
@@ -70,12 +82,12 @@ class HyperbolicHierarchy(ClusterMixin, BaseEstimator):
         )
         self.linkage_ = linkage_matrix(merges, heights(merges, x))
         merges = self._merges()
-        if self.n_clusters is None:
+        if wanted is None:
             most = max(2, round(len(x) ** 0.5))
             rise = np.diff(self.linkage_[-most:, 2])  # the last: from 2 clusters to 1
             self.n_clusters_ = 2 + int(np.argmax(rise[::-1])) if rise.size else 2
         else:
-            self.n_clusters_ = self.n_clusters
+            self.n_clusters_ = int(wanted)
         self.labels_ = cut(merges, self.n_clusters_)
         angles, depth = on_circle(merges), np.arcsinh(len(x) / (2 * np.pi))
         self.embedding_ = np.tanh(depth / 2) * np.stack(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from visxp_jax.hierarchy.tree import check_merges
+from visxp_jax.hierarchy.tree import check_heights, check_merges
 
 
 def newick(
@@ -17,12 +17,18 @@ def newick(
         merges: int [n - 1, 2].
         heights: [n - 1], of the nodes made, of no node below its children's.
         names: [n], of leaves; their numbers if None. They are quoted.
+
+    Raises:
+        ValueError: there is no such tree, see `check_merges` and `check_heights`, or
+            a branch would be shorter than 0.
     """
     merges = check_merges(merges)
     n = len(merges) + 1
-    high = np.concatenate([np.zeros(n), heights])
+    high = np.concatenate([np.zeros(n), check_heights(merges, heights)])
     length = np.zeros(2 * n - 1)
     length[merges] = high[n:, None] - high[merges]
+    if (length < 0).any():
+        raise ValueError("heights must not be below 0, nor below those of children.")
     words = _names(names, n)
     out: list[str] = []
     todo: list[int | str] = [2 * n - 2]
@@ -53,11 +59,10 @@ def tree_json(
         names: [n], of leaves; their numbers if None.
 
     Raises:
-        ValueError: heights are not finite.
+        ValueError: see `check_merges` and `check_heights`.
     """
     merges = check_merges(merges)
-    if not np.isfinite(heights).all():
-        raise ValueError("heights must be finite.")
+    heights = check_heights(merges, heights)
     sizes = [1] * (len(merges) + 1)
     for left, right in merges.tolist():
         sizes.append(sizes[left] + sizes[right])
@@ -65,7 +70,7 @@ def tree_json(
         {
             "names": _names(names, len(merges) + 1),
             "merges": merges.tolist(),
-            "heights": np.asarray(heights, np.float64).tolist(),
+            "heights": heights.tolist(),
             "sizes": sizes[len(merges) + 1 :],
         }
     )

@@ -16,14 +16,15 @@ def unit_rows(x: np.ndarray) -> np.ndarray:
     x = np.asarray(x, np.float64)
     if x.ndim != 2 or not len(x):
         raise ValueError(f"X must be a matrix [n, d] with rows, got shape {x.shape}.")
-    length = np.linalg.norm(x, axis=1, keepdims=True)
-    bad = np.flatnonzero(~(np.isfinite(length) & (length > 0))[:, 0])
+    most = np.max(np.abs(x), axis=1, keepdims=True, initial=0.0)
+    bad = np.flatnonzero(~(np.isfinite(most) & (most > 0))[:, 0])
     if bad.size:
         raise ValueError(
             "rows of X must be finite and not 0, as their direction is what counts; "
             f"{bad.size} are not, the first is row {bad[0]}."
         )
-    return x / length
+    x = x / most  # whose squares neither overflow nor vanish
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 def dasgupta_cost(merges: np.ndarray, x: np.ndarray) -> float:
@@ -72,7 +73,8 @@ def heights_of(merges: np.ndarray, sizes: np.ndarray, sums: np.ndarray) -> np.nd
         sums: [n, d], of their unit rows.
     """
     sizes, between = _met(merges, sizes, sums)
-    return 1 - between / np.prod(sizes, axis=1)
+    # Rounding may be below 0 where rows coincide, and scipy takes no such heights.
+    return np.clip(1 - between / np.prod(sizes, axis=1), 0.0, 1.0)
 
 
 def _rows(merges: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -74,8 +74,9 @@ def riemannian_adam(
             return end - x, poincare.transport(x, end, mean, c=c), square
 
         moved = jax.tree.map(move, params, updates, state.mean, state.square)
-        change, mean, square = jax.tree.transpose(
-            jax.tree.structure(params), jax.tree.structure((0, 0, 0)), moved
+        change, mean, square = (
+            jax.tree.map(lambda _, parts, i=i: parts[i], params, moved)
+            for i in range(3)
         )
         return change, RiemannianAdamState(count, mean, square)
 

@@ -57,6 +57,21 @@ def check_merges(merges: np.ndarray) -> np.ndarray:
     return merges
 
 
+def check_heights(merges: np.ndarray, heights: np.ndarray) -> np.ndarray:
+    """The heights as float64.
+
+    Raises:
+        ValueError: they are not finite, or not one for each merge.
+    """
+    heights = np.asarray(heights, np.float64)
+    if heights.shape != (len(merges),) or not np.isfinite(heights).all():
+        raise ValueError(
+            f"heights must be {len(merges)} finite numbers, one for each merge, got "
+            f"shape {heights.shape} and {np.sum(~np.isfinite(heights))} not finite."
+        )
+    return heights
+
+
 def spans(merges: np.ndarray) -> Spans:
     """Where the leaves of every node stand.
 
@@ -95,9 +110,14 @@ def lowest_common_ancestors(
 
     Returns:
         int64 [...], nodes.
+
+    Raises:
+        ValueError: there is no such leaf.
     """
     _, start, stop = spans(merges)
     n = len(merges) + 1
+    if any(np.size(x) and not 0 <= np.min(x) <= np.max(x) < n for x in (i, j)):
+        raise ValueError(f"i and j must be leaves, from 0 to {n - 1}.")
     last = np.empty(n - 1, np.int64)
     last[stop[np.asarray(merges)[:, 0]] - 1] = np.arange(n, 2 * n - 1)
     table = [last]  # over runs of 1, 2, 4, ... gaps
@@ -129,15 +149,14 @@ def sorted_by_height(
         (int64 [n - 1, 2], float64 [n - 1] that never fall).
 
     Raises:
-        ValueError: they are not finite.
+        ValueError: see `check_merges` and `check_heights`.
     """
     merges = check_merges(merges)
-    if not np.isfinite(heights).all():
-        raise ValueError("heights must be finite.")
+    heights = check_heights(merges, heights)
     n = len(merges) + 1
     high = [-np.inf] * n
-    for (left, right), own in zip(merges.tolist(), heights, strict=True):
-        high.append(max(float(own), high[left], high[right]))
+    for (left, right), own in zip(merges.tolist(), heights.tolist(), strict=True):
+        high.append(max(own, high[left], high[right]))
     raised = np.array(high[n:])
     # Stable: of equal heights, children stay before their parents.
     rows = np.argsort(raised, kind="stable")

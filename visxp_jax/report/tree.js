@@ -136,6 +136,7 @@
   };
 
   const FAR = 0.9975; // nothing beyond can be told apart
+  const MOST = 2000; // nodes in sight, so that a frame takes no longer for any tree
   let waiting = false;
   const draw = () => {
     if (!waiting) {
@@ -170,8 +171,8 @@
     const path = new Set();
     for (let at = selected; at >= 0; at = tree.parent[at]) path.add(at);
     const todo = [[focus, view, -1]];
-    while (todo.length) {
-      const [node, g, from] = todo.pop();
+    for (let i = 0; i < todo.length && i < MOST; i++) { // fewest steps away first
+      const [node, g, from] = todo[i];
       const z = centre(g);
       const near = 1 - z[0] * z[0] - z[1] * z[1];
       seen.push([node, X(z), Y(z), Math.max(2.2 * dense, R * near * (node < n ? 0.085 : 0.07)), from, g]);
