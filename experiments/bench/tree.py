@@ -7,16 +7,17 @@ what people do who have too many rows for linkage: k-means (scikit-learn's), as 
 clusters as ours has groups, then scipy's average linkage of the centres, and of the
 rows of each. Costs are given as the share of what is saved beside a random tree, ours
 being 1. Each is made in a process of its own; peak memory is its own, and for each
-core that of the largest process it started.
+core that of a process it started (Linux).
 """
 
 import argparse
 import math
 import multiprocessing
-import resource
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from joblib import cpu_count
@@ -51,9 +52,7 @@ def overlapping(n: int) -> np.ndarray:
 
 def ours(x: np.ndarray) -> np.ndarray:
     """As it comes, on all cores."""
-    merges = build(x, n_jobs=-1, verbose=True)
-    get_reusable_executor().shutdown(wait=True)  # so that its memory is known
-    return merges
+    return build(x, n_jobs=-1, verbose=True)
 
 
 def k_means_then_linkage(x: np.ndarray) -> np.ndarray:
@@ -87,17 +86,22 @@ RIVALS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+def peak_gib() -> float:
+    """Of this process since it began: what getrusage says counts its parent, too."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    found = re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) / 2**20 if found else math.nan
+
+
 def measured(data: str, rival: str, n: int) -> dict[str, float]:
     """Of one tree, in this process."""
     x = DATA[data](n)
     begun = time.perf_counter()
     merges = RIVALS[rival](x)
     seconds = time.perf_counter() - begun
-    own, each = (
-        resource.getrusage(who).ru_maxrss / 2**20
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    gib = own + each * cpu_count()
+    gib = peak_gib()
+    if RIVALS[rival] is ours:
+        gib += cpu_count() * get_reusable_executor().submit(peak_gib).result()
     return {"seconds": seconds, "gib": gib, "cost": dasgupta_cost(merges, x)}
 
 

@@ -146,6 +146,17 @@ def test_rows_that_coincide_have_a_tree():
     assert len(check_merges(build(x))) == 399
 
 
+def test_large_groups_are_cut_into_halves_that_lie_apart():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(70, 3)), rng.normal(size=(50, 3)) + 9])
+    found = BUILD._halved(x, np.zeros(120, np.int64), 60)
+    assert np.bincount(found).tolist() == [60, 60]
+    assert len(set(found[70:])) == 1
+    equal = BUILD._halved(np.ones((100, 3)), np.repeat([0, 1], [90, 10]), 25)
+    assert np.bincount(equal).max() <= 25
+    assert len(set(equal[90:])) == 1
+
+
 def test_newick_says_the_tree():
     merges, high = np.array([[0, 2], [1, 3]]), np.array([0.25, 1.0])
     text = newick(merges, high, ["a", "it's (b), c;", "d"])

@@ -116,19 +116,37 @@ def _direct(
 
 
 def _groups(x: np.ndarray, groups: int, rng: np.random.Generator) -> np.ndarray:
-    """Labels int64 [n] from 0 up without gaps, of at most half of the rows each."""
+    """Labels int64 [n] from 0 up without gaps.
+
+    Of at most `DIRECT` rows each, or the mean number if that is more.
+    """
     labels, _ = balanced_kmeans(
         jax.random.key(int(rng.integers(2**31))),
         x.astype(np.float32),
         clusters=groups,
         rounds=ROUNDS,
     )
-    labels = np.array(labels, np.int64)
-    sizes = np.bincount(labels, minlength=groups)
-    if sizes.max() > len(x) // 2:  # as rows may that coincide
-        (large,) = np.nonzero(labels == sizes.argmax())
-        labels[large[::2]] = groups
+    labels = _halved(x, np.array(labels, np.int64), max(DIRECT, len(x) // groups))
     return np.unique(labels, return_inverse=True)[1]
+
+
+def _halved(x: np.ndarray, labels: np.ndarray, most: int) -> np.ndarray:
+    """Labels with large groups cut in halves, across the way to their furthest row."""
+    made = labels.max() + 1
+    todo = np.flatnonzero(np.bincount(labels) > most).tolist()
+    while todo:
+        group = todo.pop()
+        (rows,) = np.nonzero(labels == group)
+        centred = x[rows] - x[rows].mean(axis=0)
+        furthest = centred[np.argmax(np.einsum("id,id->i", centred, centred))]
+        half = rows[np.argsort(centred @ furthest, kind="stable")[len(rows) // 2 :]]
+        labels[half] = made
+        if len(rows) - len(half) > most:
+            todo.append(group)
+        if len(half) > most:
+            todo.append(made)
+        made += 1
+    return labels
 
 
 def _group_sums(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,320 @@
+"""Checkpoints of the production system: equal vectors, and nothing of them is run."""
+
+import collections
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests.models.test_published import GOLDEN, fill, inputs
+from tests.production.torch_zip import Saved, save
+from visxp_jax.errors import VisxpError
+from visxp_jax.production import checkpoint
+from visxp_jax.production.settings import Settings, read_settings
+from visxp_jax.production.torch_file import TorchFile
+
+AVNET = """
+MODEL: {TYPE: AVNet, N_CLASSES: 5, DOUBLE_CONVOLUTION: %s}
+INPUT:
+  KEYFRAME:
+    DIMENSIONALITY: (256, 256)
+    NORMALIZATION: "((0.3961, 0.3502, 0.3224), (0.2298, 0.2237, 0.2197))"
+  SPECTROGRAM:
+    DIMENSIONALITY: (1, 257, 99)
+    NORMALIZATION: ((0.0467), (0.9170))
+    SAMPLERATE_HZ: 24000
+"""
+VISUALNET = """
+MODEL: {TYPE: VisualNet, DOUBLE_CONVOLUTION: true}
+INPUT:
+  KEYFRAME:
+    DIMENSIONALITY: [256, 256]
+    NORMALIZATION: "((0.4, 0.4, 0.3), (0.2, 0.2, 0.2))"
+"""
+WIDTHS = (64, 128, 256, 512)
+
+
+def tower(prefix: str, channels: int, double: bool) -> dict[str, np.ndarray]:
+    """Arrays of one tower under the names of its state_dict, by the golden rule."""
+    shapes = {}
+    for block, width in enumerate(WIDTHS, start=1):
+        for half in ("", "B") if double else ("",):
+            name = f"{prefix}conv{block}{half}"
+            shapes[f"{name}.weight"] = (width, channels, 3, 3)
+            shapes[f"{name}.bias"] = (width,)
+            for part in ("weight", "bias", "running_mean", "running_var"):
+                shapes[f"{name}_bn.{part}"] = (width,)
+            channels = width
+    state = {name: fill(name, shape) for name, shape in shapes.items()}
+    state |= {f"{n}_bn.num_batches_tracked": np.array(7) for n in ("conv1",)}
+    return state
+
+
+def avnet(double: bool) -> dict[str, np.ndarray]:
+    state = tower("video_model.", 3, double) | tower("audio_model.", 1, double)
+    for name, shape in {
+        "video_model.fc.weight": (5, 512),
+        "video_model.fc.bias": (5,),
+        "audio_model.fc.weight": (5, 512),
+        "audio_model.fc.bias": (5,),
+        "lin1.weight": (512, 1024),
+        "lin1.bias": (512,),
+        "lin2.weight": (5, 512),
+        "lin2.bias": (5,),
+    }.items():
+        state[name] = fill(name, shape)
+    return state
+
+
+def tensors(state: dict[str, np.ndarray]) -> collections.OrderedDict:
+    """As torch has them: with metadata, which are an attribute of the dict."""
+    made = collections.OrderedDict(
+        (name, Saved(x.astype(np.float32 if x.dtype.kind == "f" else np.int64)))
+        for name, x in state.items()
+    )
+    made._metadata = collections.OrderedDict(version=1)
+    return made
+
+
+def settings_of(text: str, tmp_path: Path) -> Settings:
+    path = tmp_path / "model_config.yml"
+    path.write_text(text, encoding="utf-8")
+    return read_settings(path)
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_avnet_gives_the_vectors_of_the_original(double, tmp_path):
+    path = tmp_path / "checkpoint.tar"
+    save(path, {"epoch": 3, "state_dict": tensors(avnet(double)), "best": 0.5})
+    settings = settings_of(AVNET % str(double).lower(), tmp_path)
+    assert settings.classes == 5
+    model = checkpoint.published(checkpoint.read_state(path), settings, path)
+    audio, video = checkpoint.make_encoder(model)(*inputs())
+    name = "avnet_double" if double else "avnet_single"
+    for found, wanted in ((audio, "audio_feat"), (video, "video_feat")):
+        np.testing.assert_allclose(
+            found, GOLDEN[f"{name}/{wanted}"], rtol=1e-4, atol=1e-4
+        )
+    logits = model.network.apply(
+        model.variables,
+        "lin2",
+        model.network.apply(model.variables, video, audio, method="fuse"),
+        method="head",
+    )
+    np.testing.assert_allclose(logits, GOLDEN[f"{name}/logits"], rtol=1e-3, atol=1e-3)
+
+
+def test_visualnet_is_a_bare_state_dict(tmp_path):
+    path = tmp_path / "checkpoint.tar"
+    state = tower("video_model.", 3, True)
+    bare = {name.removeprefix("video_model."): x for name, x in state.items()}
+    save(path, tensors(bare))
+    settings = settings_of(VISUALNET, tmp_path)
+    assert settings.audio is None
+    model = checkpoint.published(checkpoint.read_state(path), settings, path)
+    audio, video = checkpoint.make_encoder(model)(inputs()[0], None)
+    assert audio is None
+    wanted = GOLDEN["avnet_double/video_feat"]
+    np.testing.assert_allclose(video, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_of_several_gpus_have_one_prefix_more(tmp_path):
+    path = tmp_path / "checkpoint.tar"
+    state = avnet(False)
+    save(path, {"state_dict": tensors({f"module.{n}": x for n, x in state.items()})})
+    settings = settings_of(AVNET % "false", tmp_path)
+    model = checkpoint.published(checkpoint.read_state(path), settings, path)
+    kernel = model.variables["params"]["lin1"]["kernel"]
+    np.testing.assert_array_equal(kernel, state["lin1.weight"].T.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"lin1.bias": None}, r"floats?|\[512\] for lin1.bias, got nothing"),
+        ({"lin2.bias": np.zeros(6)}, r"floats \[5\] for lin2.bias, got float32 \[6\]"),
+        ({"other": np.zeros(2)}, r"nothing for other, got \[2\]"),
+        ({"lin2.bias": np.full(5, np.nan)}, "finite for lin2.bias"),
+    ],
+)
+def test_weights_of_another_network_are_refused(change, line, tmp_path):
+    state = {n: x for n, x in (avnet(False) | change).items() if x is not None}
+    path = tmp_path / "checkpoint.tar"
+    save(path, {"state_dict": tensors(state)})
+    with pytest.raises(VisxpError, match=line):
+        checkpoint.published(
+            checkpoint.read_state(path),
+            settings_of(AVNET % "false", tmp_path),
+            path,
+        )
+
+
+def test_numbers_of_every_type_keep_their_value(tmp_path):
+    path = tmp_path / "some.pt"
+    rng = np.random.default_rng(0)
+    wanted = {
+        kind: (10 * rng.standard_normal((3, 4))).astype(kind)
+        for kind in ("f4", "f8", "f2", "i8", "u1")
+    }
+    wanted["scalar"] = np.array(2.5, "f4")
+    wanted["empty"] = np.zeros((0, 3), "f4")
+    save(path, {name: Saved(x) for name, x in wanted.items()})
+    with TorchFile(path) as file:
+        for name, x in wanted.items():
+            found = file.array(file.saved[name])
+            assert found.dtype == x.dtype
+            np.testing.assert_array_equal(found, x)
+
+
+class Hostile:
+    """A pickle that makes a file when it is loaded."""
+
+    def __init__(self, *call: object) -> None:
+        self.call = call
+
+    def __reduce__(self):
+        return self.call[0], self.call[1:]
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("kind", ["system", "eval", "exec", "method"])
+def test_a_hostile_checkpoint_is_refused_and_nothing_of_it_runs(
+    protocol, kind, tmp_path
+):
+    trace = tmp_path / "ran"
+    call = {
+        "system": (os.system, f"touch {trace}"),
+        "eval": (eval, f"open({str(trace)!r}, 'w').close()"),
+        "exec": (exec, f"open({str(trace)!r}, 'w').close()"),
+        "method": (Path.touch, trace),
+    }[kind]
+    evil = pickle.dumps({"state_dict": Hostile(*call)}, protocol)
+    path = tmp_path / "checkpoint.tar"
+    save(path, None, pickled=evil)
+    with pytest.raises(VisxpError, match="may not|must hold"):
+        checkpoint.read_state(path)
+    assert not trace.exists()
+    pickle.loads(evil)  # it is what it says
+    assert trace.exists()
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"",
+        b"garbage",
+        b"\x80\x02.",
+        b"\x80\x02t.",
+        b"\x80\x02h\x05.",
+        b"\x80\x02\x85.",
+        b"\x80\x02}s.",
+        b"\x80\x02K\x01b.",
+        b"\x80\x02(K\x01e.",
+        b"\x80\x02X\xff\xff\xff\x7f.",
+        b"\x80\x02(ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x02tR.",
+        b"\x80\x02(X\x07\x00\x00\x00storageX\x01\x00\x00\x000tQ.",
+    ],
+)
+def test_damaged_pickles_are_refused_in_one_line(pickled, tmp_path):
+    path = tmp_path / "checkpoint.tar"
+    save(path, None, pickled=pickled)
+    with pytest.raises(VisxpError) as refused:
+        checkpoint.read_state(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_files_that_are_no_checkpoints_are_refused(tmp_path):
+    path = tmp_path / "checkpoint.tar"
+    with pytest.raises(VisxpError, match="No such file"):
+        TorchFile(path)
+    path.mkdir()
+    with pytest.raises(VisxpError, match="not a file"):
+        TorchFile(path)
+    path.rmdir()
+    path.write_bytes(b"\x80\x02" + bytes(100))
+    with pytest.raises(VisxpError, match="it is no zip; files of PyTorch before 1.6"):
+        TorchFile(path)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a/other", b"")
+    with pytest.raises(VisxpError, match="no data.pkl"):
+        TorchFile(path)
+
+
+def test_tensors_beyond_their_numbers_are_refused(tmp_path):
+    path = tmp_path / "some.pt"
+    save(path, {"x": Saved(np.zeros(4, np.float32))})
+    with TorchFile(path) as file:
+        tensor = file.saved["x"]
+        for bad in (
+            {"shape": (5,)},
+            {"offset": 1},
+            {"offset": -1},
+            {"shape": (2, 2), "strides": (1, 3)},
+            {"shape": (10**12,), "strides": (0,)},
+            {"storage": tensor.storage._replace(part="1")},
+            {"storage": tensor.storage._replace(size=5)},
+        ):
+            with pytest.raises(VisxpError, match="beyond its part|must be of"):
+                file.array(tensor._replace(**bad))
+
+
+def test_parts_over_a_limit_are_refused(monkeypatch, tmp_path):
+    path = tmp_path / "some.pt"
+    save(path, {"x": Saved(np.zeros(4, np.float32))})
+    for name, value in (
+        ("MAX_BYTES", 100),
+        ("MAX_PARTS", 2),
+        ("MAX_PICKLE_BYTES", 10),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"visxp_jax.production.torch_file.{name}", value)
+            with pytest.raises(VisxpError, match="over the limit"):
+                TorchFile(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("AVNet", "Other", "MODEL.TYPE must be AVNet or VisualNet, got 'Other'"),
+        ("N_CLASSES: 5, ", "", "must have MODEL.N_CLASSES"),
+        ("N_CLASSES: 5", "N_CLASSES: five", "MODEL.N_CLASSES must be a whole number"),
+        ("(256, 256)", "(256,)", "DIMENSIONALITY must be 2 sizes, got"),
+        (
+            "(256, 256)",
+            "__import__('os')",
+            "DIMENSIONALITY must be numbers in brackets",
+        ),
+        ("(256, 256)", "!!python/object:os.system x", "must be YAML"),
+        ("0.2298", "0.0", "NORMALIZATION must be .mean, std. of 3 channels"),
+        ("  SPECTROGRAM", "  SPECTRUM", "must have INPUT.SPECTOGRAM"),
+        ("24000", "[]", "SAMPLERATE_HZ must be a whole number"),
+    ],
+)
+def test_settings_that_are_wrong_are_named(old, new, line, tmp_path):
+    text = AVNET % "true"
+    assert old in text
+    with pytest.raises(VisxpError, match=line):
+        settings_of(text.replace(old, new), tmp_path)
+
+
+def test_settings_of_the_first_versions_are_read(tmp_path):
+    old = (AVNET % "true").replace("SPECTROGRAM", "SPECTOGRAM")
+    assert settings_of(old, tmp_path) == settings_of(AVNET % "true", tmp_path)
+
+
+def test_an_encoder_is_compiled_once_for_one_shape(tmp_path):
+    path = tmp_path / "checkpoint.tar"
+    save(path, {"state_dict": tensors(avnet(False))})
+    settings = settings_of(AVNET % "false", tmp_path)
+    encode = checkpoint.make_encoder(
+        checkpoint.published(checkpoint.read_state(path), settings, path)
+    )
+    image, sound = inputs()
+    first = encode(image, sound)
+    with jax.no_tracing():
+        again = encode(image, sound)
+    np.testing.assert_array_equal(first[1], again[1])

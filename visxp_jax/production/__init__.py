@@ -1,0 +1,1 @@
+"""The bridge from and to VisXP's production system, which is in PyTorch."""
