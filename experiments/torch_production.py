@@ -3,9 +3,10 @@
     python torch_production.py OUT --seed=0
 
 Run by `experiments.torch_parity`; needs torch and numpy alone. Modules have the names
-of the original, which are those of its checkpoints. Writes NAME.tar and NAME.yml for
-each network, as torch.save and the original's tools do, and NAME.npz with inputs and
-what the network makes of them.
+of the original, which are those of its checkpoints. Writes OUT/NAME.tar and NAME.yml
+for each network, as torch.save and the original's tools do, and NAME.npz with what the
+network makes of OUT/inputs.npz: pictures uint8 [h, w, 3] by names from p0 on, and
+spectrograms [1, 257, 99] from s0 on, zeros where one is missing.
 """
 
 import argparse
@@ -84,6 +85,29 @@ def randomise(net: nn.Module) -> None:
             module.running_var.copy_(torch.exp(0.2 * torch.randn(module.num_features)))
 
 
+def inputs(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """As the original prepares them: normalised, then resized."""
+    mean = torch.tensor((0.3961, 0.3502, 0.3224))[:, None, None]
+    std = torch.tensor((0.2298, 0.2237, 0.2197))[:, None, None]
+    frames, sounds = [], []
+    with np.load(path) as stored:
+        for i in range(sum(name.startswith("p") for name in stored.files)):
+            frame = torch.from_numpy(stored[f"p{i}"]).permute(2, 0, 1) / 255.0
+            frames.append(
+                nn.functional.interpolate(
+                    ((frame - mean) / std)[None],
+                    (256, 256),
+                    mode="bilinear",
+                    antialias=True,
+                )
+            )
+            sound = torch.zeros(1, 257, 99)
+            if f"s{i}" in stored:
+                sound = (torch.from_numpy(stored[f"s{i}"]) - 0.0467) / 0.9170
+            sounds.append(sound)
+    return torch.cat(frames), torch.stack(sounds)
+
+
 def main() -> None:
     """Write all four."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -91,7 +115,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    frame, sound = torch.randn(4, 3, 256, 256), torch.randn(4, 1, 257, 99)
+    frame, sound = inputs(args.out / "inputs.npz")
     for double in (True, False):
         convolution = f"  DOUBLE_CONVOLUTION: {str(double).lower()}\n"
         ending = "double" if double else "single"
@@ -106,18 +130,13 @@ def main() -> None:
             torch.save({"epoch": 1, "state_dict": both.state_dict()}, f"{name}.tar")
             model = f"MODEL:\n  TYPE: AVNet\n  N_CLASSES: {CLASSES}\n{convolution}"
             Path(f"{name}.yml").write_text(model + INPUTS + SOUNDS, encoding="utf-8")
-            np.savez(
-                f"{name}.npz",
-                frame=frame.numpy(),
-                sound=sound.numpy(),
-                video=both.video_model(frame).numpy(),
-                audio=both.audio_model(sound).numpy(),
-            )
+            video, audio = both.video_model(frame), both.audio_model(sound)
+            np.savez(f"{name}.npz", video=video.numpy(), audio=audio.numpy())
             name = args.out / f"visualnet_{ending}"
             torch.save(sight.state_dict(), f"{name}.tar")
             model = f"MODEL:\n  TYPE: VisualNet\n{convolution}"
             Path(f"{name}.yml").write_text(model + INPUTS, encoding="utf-8")
-            np.savez(f"{name}.npz", frame=frame.numpy(), video=sight(frame).numpy())
+            np.savez(f"{name}.npz", video=sight(frame).numpy())
     print(torch.__version__)
 
 

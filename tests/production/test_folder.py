@@ -1,0 +1,347 @@
+"""Folders that VisXP's workers exchange: read whole, refused in one line, never run."""
+
+import io
+import json
+import os
+import pickle
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.production.test_checkpoint import AVNET, VISUALNET, avnet, tensors
+from tests.production.torch_zip import save
+from visxp_jax.errors import VisxpError
+from visxp_jax.production import extract
+from visxp_jax.production.arrays import read_pickled_dict, write_pickled_dict
+from visxp_jax.production.folder import (
+    SHOTS,
+    name_of,
+    opened,
+    read_keyframe,
+    read_spectrogram,
+    unpack,
+)
+from visxp_jax.production.settings import AudioSettings, Normalisation
+
+AUDIO = AudioSettings(257, 99, 24_000, Normalisation((0.5,), (2.0,)))
+PLAIN = Normalisation((0.0,) * 3, (1.0,) * 3)
+
+
+def spectrogram(seed: int = 0, frames: int = 99) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((1, 257, frames)).astype(np.float32)
+
+
+def folder(path: Path, times=(500, 1500, 12000), shots: str = "[(0, 2000)]") -> Path:
+    for part in ("keyframes", "spectrograms", "metadata"):
+        (path / part).mkdir(parents=True)
+    for i, time in enumerate(times):
+        image = Image.new("RGB", (40 + i, 30), (10 * i, 100, 200))
+        image.save(path / "keyframes" / f"{time}.jpg")
+        file = path / "spectrograms" / f"{time}_24000.npz"
+        write_pickled_dict(file, {"audio": spectrogram(i)})
+    (path / SHOTS).write_text(shots, encoding="utf-8")
+    return path
+
+
+def packed(source: Path, archive: Path, root: str = "") -> Path:
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(source, arcname=root or ".")
+    return archive
+
+
+@pytest.mark.parametrize("root", ["", "some/where"])
+def test_a_folder_and_its_archive_hold_the_same(root, tmp_path):
+    source = folder(tmp_path / "a.b")
+    archive = packed(source, tmp_path / "x.tar.gz", root)
+    for path, name in ((source, "a.b"), (archive, "x")):
+        assert name_of(path) == name
+        with opened(path) as found:
+            assert list(found.keyframes) == [500, 1500, 12000]
+            assert set(found.spectrograms) == {(t, 24_000) for t in found.keyframes}
+            assert [found.shot_at(t) for t in (0, 2000, 2001)] == [
+                (0, 2000),
+                (0, 2000),
+                (-1, -1),
+            ]
+            kept = found.keyframes[500]
+            assert kept.exists()
+    assert not kept.exists()  # it was unpacked for the while
+
+
+@pytest.mark.parametrize(
+    ("shots", "expected"),
+    [
+        ("[]", (0, 12000)),  # no cut was found
+        ("[(0, 100), (400, 600), (450, 900)]\n", (400, 600)),
+        ("[[400, 600]]", (400, 600)),
+    ],
+)
+def test_shots_are_read_as_literals(shots, expected, tmp_path):
+    with opened(folder(tmp_path / "a", shots=shots)) as found:
+        assert found.shot_at(500) == expected
+
+
+@pytest.mark.parametrize(
+    "shots",
+    ["", "[(0, 1.5)]", "[(0, 1, 2)]", "{}", "[0, 1]", "[(0, True)]", "(" * 10_000]
+    + ["__import__('os').system('touch ran')", "[(0, 9" + "9" * 40 + ")]"],
+)
+def test_other_shots_are_refused_and_never_run(shots, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = folder(tmp_path / "a", shots=shots)
+    with pytest.raises(VisxpError, match="must be a list of .start, end."):
+        opened(source).__enter__()
+    assert not Path("ran").exists()
+
+
+def test_names_that_are_no_times_are_refused(tmp_path):
+    source = folder(tmp_path / "a")
+    for bad in ("keyframes/x.jpg", "keyframes/-1.jpg", "spectrograms/500.npz"):
+        (source / bad).write_bytes(b"")
+        with pytest.raises(VisxpError, match="named by its time in whole ms"):
+            opened(source).__enter__()
+        (source / bad).unlink()
+    (source / SHOTS).unlink()
+    with pytest.raises(VisxpError, match="cannot be read: No such file"):
+        opened(source).__enter__()
+    with pytest.raises(VisxpError, match=r"must have keyframes/\*.jpg"):
+        opened(tmp_path).__enter__()
+
+
+@pytest.mark.parametrize("version", ["numpy.core", "numpy._core"])
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_spectrograms_of_any_numpy_are_read(version, protocol, tmp_path):
+    wanted = spectrogram()
+    path = tmp_path / "1_24000.npz"
+    value = np.array({"audio": wanted, "more": np.arange(3)}, object)
+    text = pickle.dumps(value, protocol)
+    if protocol < 4:  # a name is then written with its own length
+        other = {"numpy._core": "numpy.core"}.get(version, version)
+        text = text.replace(b"numpy._core", other.encode())
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        head, {"descr": "|O", "fortran_order": False, "shape": ()}
+    )
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("arr_0.npy", head.getvalue() + text)
+    found = read_pickled_dict(path)
+    np.testing.assert_array_equal(found["audio"], wanted)
+    np.testing.assert_array_equal(found["more"], np.arange(3))
+
+
+def test_what_is_written_numpy_reads_as_the_original_does(tmp_path):
+    path, wanted = tmp_path / "1_24000.npz", np.asfortranarray(spectrogram()[0])
+    write_pickled_dict(path, {"audio": wanted})
+    with np.load(path, allow_pickle=True) as file:
+        np.testing.assert_array_equal(file["arr_0"].item()["audio"], wanted)
+    np.testing.assert_array_equal(read_pickled_dict(path)["audio"], wanted)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+class Hostile:
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.trace}",)
+
+
+def test_a_hostile_spectrogram_is_refused_and_nothing_of_it_runs(tmp_path):
+    path, trace = tmp_path / "1_24000.npz", tmp_path / "ran"
+    for value in ({"audio": Hostile(trace)}, {"audio": np.array([Hostile(trace)])}):
+        np.savez(path, value)
+        with pytest.raises(VisxpError, match="may not call '(posix|nt).system'"):
+            read_pickled_dict(path)
+        assert not trace.exists()
+        with np.load(path, allow_pickle=True) as file:  # it is what it says
+            file["arr_0"]
+        assert trace.exists()
+        trace.unlink()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: path.write_bytes(b"garbage"),
+        lambda path: np.savez(path, np.zeros(3)),
+        lambda path: np.savez(path, [1, 2, 3]),
+        lambda path: np.savez(path, {"audio": "text"}),
+        lambda path: np.savez(path, {"audio": np.array(["text"])}),
+        lambda path: np.savez(path, {1: np.zeros(3)}),
+        lambda path: np.savez(path, a={"audio": 1}, b=1),
+        lambda path: np.savez(path, {"audio": np.array([{}, {}])}),
+    ],
+)
+def test_files_that_are_no_spectrograms_are_refused_in_one_line(write, tmp_path):
+    path = tmp_path / "1_24000.npz"
+    write(path)
+    with pytest.raises(VisxpError, match="must be a spectrogram as VisXP") as refused:
+        read_pickled_dict(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_bombs_are_refused(monkeypatch, tmp_path):
+    path = tmp_path / "1_24000.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("arr_0.npy", bytes(65 * 2**20))
+    with pytest.raises(VisxpError, match="over the limit"):
+        read_pickled_dict(path)
+    archive = packed(folder(tmp_path / "a"), tmp_path / "a.tar.gz")
+    for name, value in (("MAX_MEMBERS", 3), ("MAX_ARCHIVE_BYTES", 1000)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"visxp_jax.production.folder.{name}", value)
+            with pytest.raises(VisxpError, match="over the limit"):
+                opened(archive).__enter__()
+
+
+def test_an_archive_writes_nowhere_else(tmp_path):
+    archive, into = tmp_path / "a.tar", tmp_path / "into"
+    into.mkdir()
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    with tarfile.open(archive, "w") as tar:
+        for name, kind in (
+            ("../../keyframes/1.jpg", tarfile.REGTYPE),
+            ("/keyframes/2.jpg", tarfile.REGTYPE),
+            ("keyframes/3.jpg", tarfile.SYMTYPE),
+            ("keyframes/4.jpg", tarfile.LNKTYPE),
+            ("keyframes/5.jpg", tarfile.CHRTYPE),
+            ("keyframes/..", tarfile.REGTYPE),
+            ("other/6.jpg", tarfile.REGTYPE),
+            ("keyframes/7.sh", tarfile.REGTYPE),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.size = kind, "../secret.jpg", 0
+            tar.addfile(info)
+    unpack(archive, into)
+    found = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*"))
+    assert found == [
+        *("a.tar", "into", "into/keyframes"),
+        *("into/keyframes/1.jpg", "into/keyframes/2.jpg", "secret.jpg"),
+    ]
+    cut = packed(folder(tmp_path / "a"), tmp_path / "cut.tar.gz")
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    for damaged in (cut, tmp_path / "secret.jpg", tmp_path / "none"):
+        with pytest.raises(VisxpError, match="must be a folder of keyframes, or"):
+            unpack(damaged, into)
+
+
+def test_keyframes_are_resized_whole_and_normalised(tmp_path):
+    path = tmp_path / "1.jpg"
+    half = np.zeros((64, 128, 3), np.uint8)
+    half[:, 64:] = 200
+    Image.fromarray(half).save(path, quality=100)
+    found = read_keyframe(path, (16, 16), Normalisation((0.5,) * 3, (0.25,) * 3))
+    assert found.shape == (16, 16, 3)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[:, :7], -2.0, atol=0.02)
+    np.testing.assert_allclose(found[:, 9:], (200 / 255 - 0.5) / 0.25, atol=0.02)
+    Image.new("L", (20, 20), 51).save(path)  # grey
+    np.testing.assert_allclose(read_keyframe(path, (8, 8), PLAIN), 0.2, atol=0.01)
+    for bad in (b"", b"\xff\xd8\xff garbage"):
+        path.write_bytes(bad)
+        with pytest.raises(VisxpError, match="must be a JPEG"):
+            read_keyframe(path, (8, 8), PLAIN)
+    Image.new("RGB", (20, 20)).save(path, "PNG")
+    with pytest.raises(VisxpError, match="must be a JPEG"):
+        read_keyframe(path, (8, 8), PLAIN)
+
+
+def test_short_spectrograms_are_filled_up_and_others_refused(tmp_path):
+    path, short = tmp_path / "1_24000.npz", spectrogram(frames=66)
+    write_pickled_dict(path, {"audio": short})
+    found = read_spectrogram(path, AUDIO, silence=-2.5)
+    np.testing.assert_allclose(found[:, :66], (short[0] - 0.5) / 2, rtol=1e-6)
+    np.testing.assert_array_equal(found[:, 66:], -1.5)
+    for bad, line in (
+        (spectrogram(frames=101), r"must be of shape \(1, 257, 99\), got"),
+        (spectrogram()[:, :96], "another rate, window or number of bands"),
+        (spectrogram()[0], "must be of shape"),
+        (spectrogram() * np.inf, "finite"),
+        (np.zeros((1, 257, 99), int), "floats"),
+    ):
+        write_pickled_dict(path, {"audio": bad})
+        with pytest.raises(VisxpError, match=line):
+            read_spectrogram(path, AUDIO, silence=-2.5)
+
+
+@pytest.fixture
+def network(tmp_path) -> list[str]:
+    save(tmp_path / "checkpoint.tar", {"state_dict": tensors(avnet(False))})
+    (tmp_path / "model.yml").write_text(AVNET % "false", encoding="utf-8")
+    out = tmp_path / "features"
+    return [
+        f"--checkpoint={tmp_path / 'checkpoint.tar'}",
+        f"--config={tmp_path / 'model.yml'}",
+        f"--out={out}",
+    ]
+
+
+def test_folders_become_feature_files(network, tmp_path, capsys):
+    source = folder(tmp_path / "a", times=range(0, 40_000, 1000))
+    (source / "spectrograms" / "3000_24000.npz").unlink()
+    archive = packed(source, tmp_path / "b.tar.gz")
+    bad = folder(tmp_path / "c")
+    (bad / "keyframes" / "500.jpg").write_bytes(b"")
+    command = [*map(str, (source, archive, bad)), *network]
+    assert extract.main(command) == 2
+    told = capsys.readouterr()
+    assert "40 keyframes, 1 without sound" in told.out
+    assert "500.jpg' must be a JPEG" in told.err
+    assert "1 of 3 were skipped" in told.err
+    out = tmp_path / "features"
+    assert sorted(os.listdir(out)) == ["a.json", "a.pt", "b.json", "b.pt"]
+    rows = np.load(out / "a.pt")
+    assert rows.dtype == np.float32
+    assert rows.shape == (40, 1027)
+    np.testing.assert_array_equal(rows[:, 0], range(0, 40_000, 1000))
+    np.testing.assert_array_equal(rows[2, 1:3], [0, 2000])
+    np.testing.assert_array_equal(rows[3, 1:3], [-1, -1])
+    np.testing.assert_array_equal(rows, np.load(out / "b.pt"))
+    about = json.loads((out / "a.json").read_text())
+    assert about["spectrograms_missing"] == 1
+    assert len(about["checkpoint_sha256"]) == 64
+    # Again: what is done is left alone; another network is not what made it.
+    written = (out / "a.pt").stat().st_mtime_ns
+    assert extract.main([str(source), *network]) == 0
+    assert "done before" in capsys.readouterr().out
+    assert (out / "a.pt").stat().st_mtime_ns == written
+    config = tmp_path / "model.yml"
+    config.write_text(config.read_text().replace("0.0467", "0.05"), encoding="utf-8")
+    assert extract.main([str(source), *network]) == 0
+    again = np.load(out / "a.pt")
+    np.testing.assert_array_equal(again[:, -512:], rows[:, -512:])
+    assert np.abs(again - rows).max() > 1e-3
+
+
+def test_a_network_of_pictures_needs_no_sound(network, tmp_path):
+    state = {
+        name.removeprefix("video_model."): x
+        for name, x in avnet(True).items()
+        if name.startswith("video_model.") and ".fc." not in name
+    }
+    save(tmp_path / "checkpoint.tar", tensors(state))
+    (tmp_path / "model.yml").write_text(VISUALNET, encoding="utf-8")
+    assert extract.main([str(folder(tmp_path / "a")), *network]) == 0
+    rows = np.load(tmp_path / "features" / "a.pt")
+    assert rows.shape == (3, 515)
+
+
+def test_mistakes_are_one_line(network, tmp_path, capsys):
+    source = str(folder(tmp_path / "a"))
+    other = str(folder(tmp_path / "more" / "a"))
+    (tmp_path / "file").write_bytes(b"")
+    for command, line in (
+        ([source, other, *network], "'a' is there twice"),
+        ([source, *network[:2], f"--out={tmp_path / 'file' / 'x'}"], "cannot write to"),
+        ([source, "--checkpoint=none", *network[1:]], "No such file"),
+        ([source, network[0], "--config=none", network[2]], "cannot be read"),
+    ):
+        assert extract.main(command) == 2
+        told = capsys.readouterr().err
+        assert line in told
+        assert told.count("\n") == 1
