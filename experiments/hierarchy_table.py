@@ -22,21 +22,23 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from scipy.cluster.hierarchy import linkage
 
 from visxp_jax.geometry import poincare
-from visxp_jax.hierarchy import build, dasgupta_cost, dendrogram_purity, refine
-from visxp_jax.hierarchy.decode import decode, decode_by_depth
-from visxp_jax.hierarchy.embedding import BALL, SPHERE, Form, embed, principal_points
+from visxp_jax.hierarchy import (
+    build,
+    dasgupta_cost,
+    dendrogram_purity,
+    learn,
+    refine,
+)
+from visxp_jax.hierarchy.embedding import BALL, SPHERE, Form
 from visxp_jax.hierarchy.metrics import unit_rows
 from visxp_jax.hierarchy.tree import random_tree
 
 HYPHC = {"zoo": (280_509, 41.6), "iris": (788_682, 7.1), "glass": (2_906_673, 219.0)}
-TEMPERATURE, STEPS, SNAPSHOTS = 0.1, 2000, 20
 # Points as those of BALL, in the usual Euclidean parameterisation.
 TANGENT = BALL._replace(
     parameters=poincare.log0,
@@ -66,23 +68,10 @@ def linked(method: str) -> Tree:
 
 def embedded(form: Form, rate: float) -> Tree:
     """Of a learnt embedding, as it is decoded."""
-    read_off = decode if form is SPHERE else decode_by_depth
 
     def tree(x: np.ndarray, seed: int) -> np.ndarray:
-        similarity = jnp.asarray((1 + x @ x.T) / 2, jnp.float32)
-        keys = jax.random.split(jax.random.key(seed), 1)
-        points = embed(
-            keys,
-            principal_points(keys[0], similarity)[None],
-            similarity,
-            jnp.array([TEMPERATURE], jnp.float32),
-            form=form,
-            steps=STEPS,
-            snapshots=SNAPSHOTS,
-            learning_rate=rate,
-        )
-        trees = [read_off(snapshot) for snapshot in np.asarray(points)[0]]
-        return min(trees, key=lambda merges: dasgupta_cost(merges, x))
+        how = {"form": form, "learning_rate": rate, "random_state": seed}
+        return learn(x, restarts=1, **how).merges
 
     return tree
 

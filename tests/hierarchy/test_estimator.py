@@ -21,7 +21,7 @@ from visxp_jax.hierarchy import (
 from visxp_jax.hierarchy.decode import decode
 from visxp_jax.hierarchy.tree import check_merges, linkage_matrix, random_tree
 
-BUILD = importlib.import_module("visxp_jax.hierarchy.build")
+BUILD = importlib.import_module("visxp_jax.hierarchy.construction")
 
 
 def clustered(n: int, kinds: int = 6, noise: float = 0.4, seed: int = 0):

@@ -17,7 +17,7 @@ from visxp_jax.hierarchy import (
     refine,
 )
 from visxp_jax.hierarchy.metrics import unit_rows
-from visxp_jax.hierarchy.refine import _Tree
+from visxp_jax.hierarchy.refinement import _Tree
 from visxp_jax.hierarchy.tree import (
     check_merges,
     grafted,

@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from visxp_jax.geometry import poincare
+from visxp_jax.hierarchy.decode import decode, decode_by_depth
 from visxp_jax.hierarchy.riemannian import riemannian_adam
 
 # Of temperature and rate, evenly over a run.
@@ -40,6 +42,7 @@ class Form(NamedTuple):
     leaves: Callable[[Any], tuple[jax.Array, Any]]
     depth: Callable[[jax.Array, jax.Array, Any], jax.Array]  # of the same, [n]
     optimizer: Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
+    decode: Callable[[np.ndarray], np.ndarray]  # merges [n - 1, 2], of points
 
 
 def equal_depth(u: jax.Array, v: jax.Array, length: jax.Array) -> jax.Array:
@@ -85,6 +88,7 @@ SPHERE = Form(
     leaves=_directions,
     depth=equal_depth,
     optimizer=optax.adam,
+    decode=decode,
 )
 # Points wherever they want to be, by steps on the manifold.
 BALL = Form(
@@ -93,6 +97,7 @@ BALL = Form(
     leaves=lambda params: (params, None),
     depth=lambda x, y, _: poincare.lca_depth(x, y),
     optimizer=riemannian_adam,
+    decode=decode_by_depth,
 )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from visxp_jax.hierarchy.build import build
+from visxp_jax.hierarchy.construction import build
 from visxp_jax.hierarchy.decode import on_circle
 from visxp_jax.hierarchy.export import newick, tree_json
 from visxp_jax.hierarchy.metrics import heights

@@ -15,7 +15,7 @@ from joblib import Parallel, delayed
 from scipy.cluster.hierarchy import linkage
 
 from visxp_jax.hierarchy.metrics import dasgupta_cost, heights, unit_rows
-from visxp_jax.hierarchy.refine import refine_groups
+from visxp_jax.hierarchy.refinement import refine_groups
 from visxp_jax.hierarchy.tree import grafted, sorted_by_height, uppermost, with_top
 from visxp_jax.losses import balanced_kmeans
 from visxp_jax.progress import progress_bar
