@@ -33,6 +33,7 @@ CORE = [
     "pillow>=13",
     "pyarrow>=26",
     "pyyaml>=6",
+    "safetensors>=0.8",
     "scikit-learn>=1.9",
     "scipy>=1.17",
     "tqdm>=4.70",

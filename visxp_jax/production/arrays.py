@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from visxp_jax.atomic import write_whole
 from visxp_jax.errors import VisxpError
 from visxp_jax.production.pickles import Buildable, PickleRefused, read_pickle
 
@@ -137,9 +138,7 @@ def write_pickled_dict(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write such a file, byte by byte as `numpy.savez(path, arrays)` does."""
     out = io.BytesIO()
     np.savez(out, arrays)  # type: ignore[arg-type]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(out.getvalue())
-    os.replace(partial, path)
+    write_whole(path, out.getvalue())
 
 
 def _refused(path: Path, why: str) -> VisxpError:

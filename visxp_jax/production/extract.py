@@ -11,6 +11,7 @@ NAME.json beside it, which says what made them. Folders that are done are left a
 
 import argparse
 import hashlib
+import io
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from visxp_jax import __version__
+from visxp_jax.atomic import write_whole
 from visxp_jax.audio.spectrogram import PRESETS
 from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
@@ -137,12 +139,10 @@ def features_of(
 
 def write(out: Path, name: str, rows: np.ndarray, about: dict[str, object]) -> None:
     """NAME.pt and NAME.json, each whole or not at all; the latter says that all is."""
-    partial = out / f"{name}.partial"
-    with partial.open("wb") as file:
-        np.save(file, rows, allow_pickle=False)
-    os.replace(partial, out / f"{name}.pt")
-    partial.write_text(json.dumps(about, indent=2), encoding="utf-8")
-    os.replace(partial, out / f"{name}.json")
+    file = io.BytesIO()
+    np.save(file, rows, allow_pickle=False)
+    write_whole(out / f"{name}.pt", file.getvalue())
+    write_whole(out / f"{name}.json", json.dumps(about, indent=2))
 
 
 def is_done(out: Path, name: str, made_by: dict[str, object]) -> bool:

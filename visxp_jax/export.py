@@ -1,0 +1,189 @@
+"""A trained model for others: `python -m visxp_jax.export --workdir=... --out=...`.
+
+Writes three files into a folder: the weights as model.safetensors; encoder.stablehlo,
+the encoder with its weights as a program that jax runs without this project; and
+README.md, a card that says what made them, how good they are, and how to use them.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jax import export
+from safetensors.numpy import save
+
+from visxp_jax.atomic import write_whole
+from visxp_jax.config import to_dict
+from visxp_jax.errors import VisxpError
+from visxp_jax.weights import Trained, load_weights
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+CARD = """# {name}
+
+An audio-visual encoder, trained by visxp_jax {visxp_jax} with the configuration
+`{name}` (stages: {stages}): one picture and one second of sound to a vector each.
+
+## Use
+
+```python
+import numpy as np
+from jax import export
+
+encoder = export.deserialize(bytearray(open("encoder.stablehlo", "rb").read()))
+frame = np.zeros((1, {size}, {size}, 3), np.uint8)  # RGB
+log_mel = np.zeros((1, {bands}, {frames}), np.float32)
+vectors = encoder.call(frame, log_mel)
+```
+
+'video' and 'audio' are vectors of {width} numbers, 'fused' of {fused}. Any number of
+rows; on {platforms}. `log_mel` is of one second at {rate:,} Hz, by this recipe, in
+which frames are Fourier-transformed, their power is summed into bands, and its natural
+log is normalised:
+
+```json
+{spectrogram}
+```
+
+`model.safetensors` has the same weights, by the names of the network's layers; its
+metadata have the configuration.
+
+## What made it
+
+| | |
+|---|---|
+{made}
+
+## Figures
+
+{figures}
+
+Configuration:
+
+```json
+{config}
+```
+"""
+
+
+def encoder_program(trained: Trained) -> bytes:
+    """The encoder with its weights, as `jax.export.deserialize` takes it.
+
+    A function of frames uint8 [b, h, w, 3] and log-mels float32 [b, m, f], for any b,
+    to a dict of float32 vectors: 'video' and 'audio' [b, d], 'fused' [b, fusion_dim].
+    """
+    model, size = trained.model, trained.config.data.size_px
+
+    def encoder(frame: jax.Array, log_mel: jax.Array) -> dict[str, jax.Array]:
+        (video, audio), _ = model.embed(
+            trained.params, trained.model_state, frame, log_mel, train=False
+        )
+        fused = model.fuse(trained.params, video, audio)
+        return {"video": video, "audio": audio, "fused": fused}
+
+    (rows,) = export.symbolic_shape("b")
+    frame = jax.ShapeDtypeStruct((rows, size, size, 3), jnp.uint8)
+    log_mel = jax.ShapeDtypeStruct((rows, *trained.spectrogram.shape), jnp.float32)
+    program = export.export(jax.jit(encoder), platforms=PLATFORMS)(frame, log_mel)
+    return bytes(program.serialize())
+
+
+def safetensors(trained: Trained) -> bytes:
+    """All weights, with the configuration in the metadata."""
+    tree = {"params": trained.params, "model_state": trained.model_state}
+    flat = flatten_dict(tree, sep="/")
+    arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
+    about = {key: json.dumps(value) for key, value in trained.about.items()}
+    config = json.dumps(to_dict(trained.config))
+    return save(arrays, metadata={**about, "config": config})
+
+
+def card(trained: Trained, results: dict[str, Any]) -> str:
+    """README.md, Markdown.
+
+    Args:
+        trained: From `load_weights`.
+        results: Of the run's results.json; may be empty.
+    """
+    config, recipe = trained.config, trained.spectrogram
+    from visxp_jax.report.collect import MEANINGS, of_levels  # late: it loads much
+
+    meanings = MEANINGS | of_levels(results)
+    made = {
+        key: value if isinstance(value, str | int | float) else json.dumps(value)
+        for key, value in trained.about.items()
+        if key != "label_names"
+    }
+    rows = [
+        f"| {name} | {value:.4g} | {meanings.get(name, ('',))[0]} |"
+        for name, value in results.items()
+        if isinstance(value, int | float)
+    ]
+    table = ["| figure | value | meaning |", "|---|---|---|", *rows]
+    return CARD.format(
+        name=config.name,
+        visxp_jax=trained.about.get("visxp_jax", ""),
+        stages=", ".join(config.stages),
+        size=config.data.size_px,
+        bands=recipe.bands,
+        frames=recipe.frames,
+        rate=recipe.rate_hz,
+        width=8 * config.model.width,
+        fused=config.model.fusion_dim,
+        platforms=", ".join(PLATFORMS),
+        spectrogram=json.dumps(dataclasses.asdict(recipe), indent=1),
+        made="\n".join(f"| {key} | {value} |" for key, value in made.items()),
+        figures="\n".join(table) if rows else "None were kept with the weights.",
+        config=json.dumps(to_dict(config), indent=1),
+    )
+
+
+def run(workdir: Path, out: Path) -> None:
+    """Write the three files.
+
+    Raises:
+        VisxpError: there is no model, or `out` cannot be written to.
+    """
+    trained = load_weights(workdir)
+    try:
+        results = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        results = {}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / "model.safetensors", safetensors(trained))
+        write_whole(out / "encoder.stablehlo", encoder_program(trained))
+        write_whole(out / "README.md", card(trained, results))
+    except OSError as error:
+        raise VisxpError(f"cannot write to {out}: {error}.") from error
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; 2 on a mistake in the input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m visxp_jax.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--workdir", required=True, type=Path, help="of a finished training run"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="folder to write")
+    args = parser.parse_args(argv)
+    try:
+        run(args.workdir, args.out)
+    except VisxpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.out}: model.safetensors, encoder.stablehlo, README.md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
