@@ -44,6 +44,11 @@ def get_config(arg: str = "") -> ConfigDict:
                 "double_convolution": not debug,
                 "pool": "all",
                 "fusion_dim": 16 if debug else 128,
+                # Of VGGSound's frames, from the production system.
+                "frame_mean": (0.3961, 0.3502, 0.3224),
+                "frame_std": (0.2298, 0.2237, 0.2197),
+                "sound_mean": 0.0,
+                "sound_std": 1.0,
                 "bn_momentum": 0.9,
                 "dtype": "float32",
             },

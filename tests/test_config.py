@@ -57,6 +57,9 @@ OUT_OF_RANGE = [
     ("model.fusion_dim", 1),
     ("model.bn_momentum", 0.0),
     ("model.bn_momentum", 1.0),
+    ("model.frame_mean", (0.5, 0.5)),
+    ("model.frame_std", (0.5, 0.5, 0.0)),
+    ("model.sound_std", 0.0),
     ("avc.optim.name", "lion"),
     ("avc.optim.learning_rate", 0.0),
     ("avc.optim.learning_rate", float("nan")),
@@ -139,7 +142,7 @@ def test_every_checked_key_is_tried_out_of_range():
         *("data.labels", "data.dir", "data.flip", "data.roll"),
         *("model.double_convolution", "avc.optim", "selflabel.optim"),
         *("selflabel.augmented_pass", "selflabel.train_mode_pass"),
-        "selflabel.balanced_sampling",
+        *("selflabel.balanced_sampling", "model.sound_mean"),
     }
     sections = {
         "data": DataConfig,

@@ -92,6 +92,10 @@ class ModelConfig:
     double_convolution: bool
     pool: str  # last max-pool: 'published' window, or 'all' of the map
     fusion_dim: int
+    frame_mean: tuple[float, ...]  # of R, G, B in [0, 1]: subtracted, ...
+    frame_std: tuple[float, ...]  # ... then divided by
+    sound_mean: float  # the same of normalised log-mels
+    sound_std: float
     bn_momentum: float  # share of the old running value (Flax's sense)
     dtype: str  # of the computation in the towers
 
@@ -103,6 +107,11 @@ class ModelConfig:
         _one_of("dtype", self.dtype, ("float32", "bfloat16"))
         _require(self.width >= 2, "width", "at least 2", self.width)
         _require(self.fusion_dim >= 2, "fusion_dim", "at least 2", self.fusion_dim)
+        for key in ("frame_mean", "frame_std"):
+            value = getattr(self, key)
+            _require(len(value) == 3, key, "3 numbers", value)
+        _require(min(self.frame_std) > 0, "frame_std", "above 0", self.frame_std)
+        _require(self.sound_std > 0, "sound_std", "above 0", self.sound_std)
         _require(0 < self.bn_momentum < 1, "bn_momentum", "in (0, 1)", self.bn_momentum)
 
 
@@ -399,6 +408,10 @@ def _value(annotation: Any, value: Any, path: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise VisxpError(f"{path} must be a list of names, got {value!r}.")
         return tuple(str(v) for v in value)
+    if annotation == tuple[float, ...]:
+        if not isinstance(value, (list, tuple)):
+            raise VisxpError(f"{path} must be a list of numbers, got {value!r}.")
+        return tuple(_value(float, one, path) for one in value)
     if annotation is float and type(value) is int:
         return float(value)
     if type(value) is not annotation:

@@ -1,6 +1,6 @@
 """The two towers, their fusion, and the heads; the linen side of `bind`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -8,10 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from visxp_jax.models.tower import ACTIVATIONS
-
-# Of VGGSound frames, from the production system; in units of 1 (0..255 / 255).
-FRAME_MEAN = (0.3961, 0.3502, 0.3224)
-FRAME_STD = (0.2298, 0.2237, 0.2197)
 
 
 class Head(NamedTuple):
@@ -37,6 +33,8 @@ class AudioVisualNet(nn.Module):
         fusion_dim: Width of the layer on the concatenated vectors (video first).
         activation: After the fusion layer.
         heads: By name.
+        frame_norm: Mean and standard deviation of R, G and B in [0, 1].
+        sound_norm: Of log-mels as a preset normalises them.
     """
 
     video_model: nn.Module
@@ -44,6 +42,8 @@ class AudioVisualNet(nn.Module):
     fusion_dim: int
     activation: str
     heads: Mapping[str, Head | Points]
+    frame_norm: tuple[Sequence[float], Sequence[float]]
+    sound_norm: tuple[float, float]
 
     def setup(self) -> None:  # noqa: D102
         self.lin1 = nn.Dense(self.fusion_dim)
@@ -60,19 +60,20 @@ class AudioVisualNet(nn.Module):
         self, frame: jax.Array, log_mel: jax.Array, *, train: bool
     ) -> tuple[jax.Array, jax.Array]:
         """Frames uint8 [b, h, w, 3] and log-mels [b, m, f] -> ([b, d], [b, d])."""
-        mean = jnp.asarray(FRAME_MEAN, jnp.float32)[None, None, None]
-        std = jnp.asarray(FRAME_STD, jnp.float32)[None, None, None]
+        mean, std = (
+            jnp.asarray(n, jnp.float32)[None, None, None] for n in self.frame_norm
+        )
         image = (frame.astype(jnp.float32) / 255.0 - mean) / std
-        return self.embed_normalised(image, log_mel, train=train)
+        sound = (log_mel.astype(jnp.float32) - self.sound_norm[0]) / self.sound_norm[1]
+        return self.embed_normalised(image, sound, train=train)
 
     def embed_normalised(
-        self, image: jax.Array, log_mel: jax.Array, *, train: bool
+        self, image: jax.Array, sound: jax.Array, *, train: bool
     ) -> tuple[jax.Array, jax.Array]:
-        """The same for images already normalised, float32 [b, h, w, 3]."""
-        sound = log_mel.astype(jnp.float32)[..., None]
+        """The same for what is normalised: float32 [b, h, w, 3] and [b, m, f]."""
         return (
             self.video_model(image, train=train),
-            self.audio_model(sound, train=train),
+            self.audio_model(sound[..., None], train=train),
         )
 
     def fuse(self, video: jax.Array, audio: jax.Array) -> jax.Array:

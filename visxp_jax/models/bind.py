@@ -67,6 +67,8 @@ def build_network(
         fusion_dim=config.fusion_dim,
         activation=activation,
         heads=heads,
+        frame_norm=(config.frame_mean, config.frame_std),
+        sound_norm=(config.sound_mean, config.sound_std),
     )
 
 

@@ -12,7 +12,7 @@ from visxp_jax.config import ModelConfig
 from visxp_jax.errors import VisxpError
 from visxp_jax.models.audiovisual import AudioVisualNet, Head
 from visxp_jax.models.bind import build_network
-from visxp_jax.production.settings import Settings
+from visxp_jax.production.settings import Normalisation, Settings
 from visxp_jax.production.torch_file import Tensor, TorchFile
 
 Arrays = Mapping[str, np.ndarray]  # by the names of a state_dict
@@ -63,6 +63,8 @@ class Published(NamedTuple):
 
 def model_config(settings: Settings) -> ModelConfig:
     """AVNet, as published."""
+    frame, audio = settings.frame, settings.audio
+    sound = audio.normalisation if audio else Normalisation((0.0,), (1.0,))
     return ModelConfig(
         network="avnet",
         audio="cnn",
@@ -70,6 +72,10 @@ def model_config(settings: Settings) -> ModelConfig:
         double_convolution=settings.double_convolution,
         pool="published",
         fusion_dim=512,
+        frame_mean=frame.mean,
+        frame_std=frame.std,
+        sound_mean=sound.mean[0],
+        sound_std=sound.std[0],
         bn_momentum=0.99,
         dtype="float32",
     )
