@@ -47,7 +47,7 @@ def test_the_program_gives_the_same_vectors_without_this_project(
 ):
     trained, out = exported
     rng = np.random.default_rng(0)
-    size = trained.config.data.size_px
+    size = trained.encoder.size_px
     frame = rng.integers(0, 256, (rows, size, size, 3), np.uint8)
     log_mel = rng.standard_normal((rows, *trained.spectrogram.shape), np.float32)
     np.savez(tmp_path / "batch.npz", frame=frame, log_mel=log_mel)
@@ -82,7 +82,7 @@ def test_the_card_says_what_made_it_and_how_good_it_is(exported):
     assert f"| sha256 | {trained.about['sha256']} |" in text
     assert "| nmi | 0.75 | Normalised mutual information" in text
     assert "| ari" not in text
-    assert f'"size_px": {trained.config.data.size_px}' in text
+    assert f'"size_px": {trained.encoder.size_px}' in text
     code = text.split("```python\n")[1].split("```")[0]
     done = subprocess.run(
         [sys.executable, "-I", "-c", code], cwd=out, check=False, capture_output=True

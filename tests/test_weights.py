@@ -11,6 +11,7 @@ import pytest
 from tests.small import small_config
 from visxp_jax.audio.spectrogram import PRESETS
 from visxp_jax.errors import VisxpError
+from visxp_jax.methods import all_heads
 from visxp_jax.weights import load_weights, make_model, save_weights
 
 ABOUT = {"step": 34, "label_names": ["cat", "dog"]}
@@ -27,7 +28,8 @@ def saved(workdir: Path, seed: int = 0):
     """(config, params, model_state, sha256) of a model saved there."""
     config = small_config()
     params, state = random_weights(config, seed)
-    return config, params, state, save_weights(workdir, config, params, state, ABOUT)
+    what = (config.encoder, all_heads(config), params, state, ABOUT)
+    return config, params, state, save_weights(workdir, *what, config=config)
 
 
 def replace_arrays(workdir: Path, **arrays) -> None:

@@ -116,6 +116,16 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class EncoderConfig:
+    """What a trained network is, and what it takes: all that using it needs."""
+
+    name: str  # of the run, or of the system it comes from
+    spectrogram: str  # preset of visxp_jax.audio.spectrogram
+    size_px: int  # of frames
+    model: ModelConfig
+
+
+@dataclass(frozen=True)
 class OptimConfig:
     """Optimiser of one stage: warm-up, then half a cosine down to zero."""
 
@@ -355,6 +365,12 @@ class TrainConfig:
         return getattr(self, name)
 
     @property
+    def encoder(self) -> EncoderConfig:
+        """What is left of it once the network is trained."""
+        data = self.data
+        return EncoderConfig(self.name, data.spectrogram, data.size_px, self.model)
+
+    @property
     def total_steps(self) -> int:
         """Steps of all stages together."""
         return sum(self.stage(name).steps for name in self.stages)
@@ -440,6 +456,11 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     return _build(TrainConfig, values, "")
 
 
-def to_dict(config: TrainConfig) -> dict[str, Any]:
+def encoder_from_dict(values: Mapping[str, Any]) -> EncoderConfig:
+    """What `to_dict` made of an `EncoderConfig`; errors are those of `from_dict`."""
+    return _build(EncoderConfig, values, "encoder.")
+
+
+def to_dict(config: TrainConfig | EncoderConfig) -> dict[str, Any]:
     """Plain nested dict, as written beside the results; `from_dict` reads it back."""
     return dataclasses.asdict(config)

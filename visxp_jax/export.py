@@ -27,8 +27,7 @@ from visxp_jax.weights import Trained, load_weights
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 CARD = """# {name}
 
-An audio-visual encoder, trained by visxp_jax {visxp_jax} with the configuration
-`{name}` (stages: {stages}): one picture and one second of sound to a vector each.
+An audio-visual encoder: one picture and one second of sound to a vector each. {origin}
 
 ## Use
 
@@ -78,7 +77,7 @@ def encoder_program(trained: Trained) -> bytes:
     A function of frames uint8 [b, h, w, 3] and log-mels float32 [b, m, f], for any b,
     to a dict of float32 vectors: 'video' and 'audio' [b, d], 'fused' [b, fusion_dim].
     """
-    model, size = trained.model, trained.config.data.size_px
+    model, size = trained.model, trained.encoder.size_px
 
     def encoder(frame: jax.Array, log_mel: jax.Array) -> dict[str, jax.Array]:
         (video, audio), _ = model.embed(
@@ -100,8 +99,9 @@ def safetensors(trained: Trained) -> bytes:
     flat = flatten_dict(tree, sep="/")
     arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
     about = {key: json.dumps(value) for key, value in trained.about.items()}
-    config = json.dumps(to_dict(trained.config))
-    return save(arrays, metadata={**about, "config": config})
+    encoder = json.dumps(to_dict(trained.encoder))
+    config = json.dumps(to_dict(trained.config) if trained.config else None)
+    return save(arrays, metadata={**about, "encoder": encoder, "config": config})
 
 
 def card(trained: Trained, results: dict[str, Any]) -> str:
@@ -111,7 +111,10 @@ def card(trained: Trained, results: dict[str, Any]) -> str:
         trained: From `load_weights`.
         results: Of the run's results.json; may be empty.
     """
-    config, recipe = trained.config, trained.spectrogram
+    encoder, config, recipe = trained.encoder, trained.config, trained.spectrogram
+    origin = "Its weights come from elsewhere."
+    if config:
+        origin = f"Trained by visxp_jax in the stages {', '.join(config.stages)}."
     from visxp_jax.report.collect import MEANINGS, of_levels  # late: it loads much
 
     meanings = MEANINGS | of_levels(results)
@@ -127,20 +130,19 @@ def card(trained: Trained, results: dict[str, Any]) -> str:
     ]
     table = ["| figure | value | meaning |", "|---|---|---|", *rows]
     return CARD.format(
-        name=config.name,
-        visxp_jax=trained.about.get("visxp_jax", ""),
-        stages=", ".join(config.stages),
-        size=config.data.size_px,
+        name=encoder.name,
+        origin=origin,
+        size=encoder.size_px,
         bands=recipe.bands,
         frames=recipe.frames,
         rate=recipe.rate_hz,
-        width=8 * config.model.width,
-        fused=config.model.fusion_dim,
+        width=8 * encoder.model.width,
+        fused=encoder.model.fusion_dim,
         platforms=", ".join(PLATFORMS),
         spectrogram=json.dumps(dataclasses.asdict(recipe), indent=1),
         made="\n".join(f"| {key} | {value} |" for key, value in made.items()),
         figures="\n".join(table) if rows else "None were kept with the weights.",
-        config=json.dumps(to_dict(config), indent=1),
+        config=json.dumps(to_dict(config or encoder), indent=1),
     )
 
 

@@ -61,13 +61,15 @@ def read_files(trained: "Trained", files: list[Path], *, timeout_s: float) -> Cl
     from data_prep.pool import Failure, run_isolated
     from data_prep.sources import source_of
 
-    data = trained.config.data
+    encoder = trained.encoder
     with (
         tempfile.TemporaryDirectory(prefix="visxp-extract-") as scratch,
         progress_bar(desc="read", unit="file", total=len(files)) as bar,
     ):
         tasks = [
-            PartTask(source_of(file), Path(scratch), data.spectrogram, data.size_px)
+            PartTask(
+                source_of(file), Path(scratch), encoder.spectrogram, encoder.size_px
+            )
             for file in files
         ]
         for task, result in run_isolated(write_part, tasks, timeout_s=timeout_s):
@@ -271,9 +273,9 @@ def run(
         "visxp_jax": __version__,
         "model": str(workdir),
         "model_sha256": trained.about["sha256"],
-        "config": trained.config.name,
-        "spectrogram": trained.config.data.spectrogram,
-        "size_px": trained.config.data.size_px,
+        "config": trained.encoder.name,
+        "spectrogram": trained.encoder.spectrogram,
+        "size_px": trained.encoder.size_px,
         "command": sys.argv,
     }
     partial = out.with_name(out.name + ".partial")

@@ -80,6 +80,7 @@ def run(config: TrainConfig, workdir: Path, *, tensorboard: bool) -> dict[str, A
 
     # Late: a mistake in the configuration need not wait for these.
     from visxp_jax.figures import final_figures
+    from visxp_jax.methods import all_heads
     from visxp_jax.report.collect import write_report
     from visxp_jax.run import train
     from visxp_jax.session import check_start, open_session, provenance
@@ -104,7 +105,15 @@ def run(config: TrainConfig, workdir: Path, *, tensorboard: bool) -> dict[str, A
             # On the host: from here on no device of another one takes part.
             params = jax.device_get(state.params)
             model_state = jax.device_get(state.model_state)
-            about["sha256"] = save_weights(workdir, config, params, model_state, about)
+            about["sha256"] = save_weights(
+                workdir,
+                config.encoder,
+                all_heads(config),
+                params,
+                model_state,
+                about,
+                config=config,
+            )
             write_whole(workdir / "results.json", json.dumps(results, indent=2))
             write_report(session, params, results, features, about)
     return results

@@ -13,9 +13,16 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from visxp_jax.audio.spectrogram import PRESETS, Spectrogram
-from visxp_jax.config import TrainConfig, from_dict, to_dict
+from visxp_jax.config import (
+    EncoderConfig,
+    TrainConfig,
+    encoder_from_dict,
+    from_dict,
+    to_dict,
+)
 from visxp_jax.errors import VisxpError
-from visxp_jax.methods import all_heads
+from visxp_jax.methods import Heads, all_heads
+from visxp_jax.models.audiovisual import Head, Points
 from visxp_jax.models.bind import Model, bind, build_network
 
 PyTree = Any
@@ -24,7 +31,9 @@ PyTree = Any
 class Trained(NamedTuple):
     """A model ready to use."""
 
-    config: TrainConfig
+    encoder: EncoderConfig
+    heads: Heads
+    config: TrainConfig | None  # of the run; None for weights from elsewhere
     model: Model
     params: PyTree
     model_state: PyTree
@@ -34,30 +43,38 @@ class Trained(NamedTuple):
 
 def make_model(config: TrainConfig) -> Model:
     """The network of a run with the heads of all its stages."""
-    preset = PRESETS[config.data.spectrogram]
-    size = config.data.size_px
+    return network_of(config.encoder, all_heads(config))
+
+
+def network_of(encoder: EncoderConfig, heads: Heads) -> Model:
+    """A network by what it is and takes."""
     return bind(
-        build_network(config.model, all_heads(config)),
-        frame_shape=(size, size, 3),
-        log_mel_shape=preset.shape,
+        build_network(encoder.model, heads),
+        frame_shape=(encoder.size_px, encoder.size_px, 3),
+        log_mel_shape=PRESETS[encoder.spectrogram].shape,
     )
 
 
 def save_weights(
     workdir: Path,
-    config: TrainConfig,
+    encoder: EncoderConfig,
+    heads: Heads,
     params: PyTree,
     model_state: PyTree,
     about: dict[str, Any],
+    *,
+    config: TrainConfig | None = None,
 ) -> str:
     """Write WORKDIR/model.npz (arrays) and WORKDIR/model.json (all else).
 
     Args:
         workdir: Of the run.
-        config: Of the run.
+        encoder: What the network is and takes.
+        heads: Its heads.
         params: Trained weights.
         model_state: Running statistics.
         about: JSON values to keep with them.
+        config: Of the run that trained them.
 
     Returns:
         sha256 of model.npz, by which outputs name the weights that made them.
@@ -71,7 +88,13 @@ def save_weights(
     with partial.open("wb") as file:
         np.savez(file, **flat)
     digest = hashlib.sha256(partial.read_bytes()).hexdigest()
-    record = {**about, "sha256": digest, "config": to_dict(config)}
+    record = {
+        **about,
+        "sha256": digest,
+        "encoder": to_dict(encoder),
+        "heads": {name: head._asdict() for name, head in heads.items()},
+        "config": to_dict(config) if config else None,
+    }
     text = json.dumps(record, indent=2)
     (workdir / "model.json.partial").write_text(text, encoding="utf-8")
     os.replace(partial, weights)
@@ -96,8 +119,9 @@ def load_weights(workdir: Path) -> Trained:
         ) from error
     except ValueError as error:
         raise unusable(workdir, error) from error
-    if not isinstance(about, dict) or not {"sha256", "config"} <= about.keys():
-        raise unusable(workdir, "it lacks sha256 or config")
+    needed = {"sha256", "encoder", "heads", "config"}
+    if not isinstance(about, dict) or not needed <= about.keys():
+        raise unusable(workdir, f"it lacks one of {', '.join(sorted(needed))}")
     digest = hashlib.sha256(data).hexdigest()
     if digest != about.get("sha256"):
         raise VisxpError(
@@ -109,18 +133,37 @@ def load_weights(workdir: Path) -> Trained:
             flat = {k: arrays[k] for k in arrays.files}
     except (ValueError, OSError, BadZipFile) as error:
         raise VisxpError(f"{workdir / 'model.npz'} must hold arrays: {error}") from None
-    config = from_dict(about.pop("config"))
-    model = make_model(config)
+    encoder = encoder_from_dict(about.pop("encoder"))
+    heads = heads_from_dict(about.pop("heads"), workdir)
+    training = about.pop("config")
+    model = network_of(encoder, heads)
     check_fits(flat, model, workdir)
     tree = unflatten_dict(flat, sep="/")
     return Trained(
-        config=config,
+        encoder=encoder,
+        heads=heads,
+        config=from_dict(training) if training else None,
         model=model,
         params=tree["params"],
         model_state=tree["model_state"],
-        spectrogram=PRESETS[config.data.spectrogram],
+        spectrogram=PRESETS[encoder.spectrogram],
         about=about,
     )
+
+
+def heads_from_dict(values: Any, workdir: Path) -> Heads:
+    """Heads as `save_weights` wrote them.
+
+    Raises:
+        VisxpError: they are something else.
+    """
+    try:
+        return {
+            name: (Head if "outputs" in head else Points)(**head)
+            for name, head in values.items()
+        }
+    except (AttributeError, TypeError) as error:
+        raise unusable(workdir, error) from error
 
 
 def unusable(workdir: Path, error: object) -> VisxpError:

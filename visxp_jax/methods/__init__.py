@@ -42,4 +42,4 @@ def make_method(config: TrainConfig, stage: str, model: Model) -> Method:
     return METHODS[stage].make(section, model, config.data.batch_size)
 
 
-__all__ = ["METHODS", "Method", "all_heads", "make_method"]
+__all__ = ["METHODS", "Heads", "Method", "all_heads", "make_method"]

@@ -1,5 +1,6 @@
 """VisXP's checkpoints: their weights under our names, and the vectors they give."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +45,12 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
                 f"{path} must hold a state_dict: names and tensors, nothing else."
             )
         return {name: file.array(tensor) for name, tensor in saved.items()}
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file, by which outputs name what made them."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Published(NamedTuple):

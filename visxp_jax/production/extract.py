@@ -10,7 +10,6 @@ NAME.json beside it, which says what made them. Folders that are done are left a
 """
 
 import argparse
-import hashlib
 import io
 import json
 import os
@@ -31,7 +30,12 @@ from visxp_jax.atomic import write_whole
 from visxp_jax.audio.spectrogram import PRESETS
 from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
-from visxp_jax.production.checkpoint import make_encoder, published, read_state
+from visxp_jax.production.checkpoint import (
+    digest,
+    make_encoder,
+    published,
+    read_state,
+)
 from visxp_jax.production.folder import (
     Folder,
     name_of,
@@ -208,12 +212,6 @@ def run(folders: list[Path], checkpoint: Path, config: Path, out: Path) -> int:
     except OSError as error:
         raise VisxpError(f"cannot write to {out}: {error}.") from error
     return failed
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main(argv: list[str] | None = None) -> int:
