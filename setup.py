@@ -70,6 +70,7 @@ setup(
         "visxp_jax.report": ["*.html", "*.css", "*.js"],
         "data_prep": ["py.typed"],
     },
+    entry_points={"console_scripts": ["visxp = visxp_jax.cli:main"]},
     install_requires=CORE,
     extras_require={
         "tf": TENSORFLOW,

@@ -149,14 +149,23 @@ def read_folder(path: Path) -> Folder:
         raise VisxpError(f"{path} must have keyframes/*.jpg, but has none.")
     spectrograms = {}
     for file in (path / "spectrograms").glob("*.npz"):
-        time, _, rate = file.stem.partition("_")
-        spectrograms[_time(file, time), _time(file, rate)] = file
+        spectrograms[time_and_rate(file)] = file
     times = sorted(keyframes)
     return Folder(
         keyframes={time: keyframes[time] for time in times},
         spectrograms=spectrograms,
         shots=read_shots(path / SHOTS, times[-1]),
     )
+
+
+def time_and_rate(spectrogram: Path) -> tuple[int, int]:
+    """(ms of the middle, samples per second) that a file's name says.
+
+    Raises:
+        VisxpError: it says neither.
+    """
+    time, _, rate = spectrogram.stem.partition("_")
+    return _time(spectrogram, time), _time(spectrogram, rate)
 
 
 def _time(file: Path, text: str) -> int:
