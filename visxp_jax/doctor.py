@@ -10,12 +10,11 @@ by which they agree.
 
 import argparse
 import dataclasses
-import importlib
+import importlib.util
 import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -219,19 +218,17 @@ def installation() -> Iterator[tuple[bool, str]]:
     for name in NEEDED:
         yield _imported(name)
     for name, use, how in OPTIONAL:
-        there, line = _imported(name)
-        yield True, line if there else f"{name} is missing; for {use}: {how}"
+        # Not loaded: TensorFlow takes seconds, and says much.
+        there = importlib.util.find_spec(name) is not None
+        yield True, name if there else f"{name} is missing; for {use}: {how}"
     yield _guarded("devices", _devices)
     yield _guarded("codecs", _codecs)
 
 
 def _imported(name: str) -> tuple[bool, str]:
     def line() -> str:
-        importlib.import_module(name)
-        try:
-            return f"{name} {version(name.replace('.', '-'))}"
-        except PackageNotFoundError:
-            return name
+        module = importlib.import_module(name)
+        return f"{name} {getattr(module, '__version__', '')}".strip()
 
     return _guarded(name, line)
 
