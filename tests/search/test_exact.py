@@ -1,0 +1,73 @@
+"""Exact search beside NumPy, over several blocks, with filters."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+from tests.search.features import vectors, write_features
+from visxp_jax.search.exact import Searcher
+from visxp_jax.search.store import Store
+
+EXACT = importlib.import_module("visxp_jax.search.exact")
+FILES = {f"{name}.mp4": 3 + i for i, name in enumerate("abcdefgh")}
+SILENT = ("c.mp4",)
+
+
+@pytest.fixture
+def searcher(tmp_path, monkeypatch) -> Searcher:
+    """44 clips in three segments of two collections, in blocks of 16."""
+    monkeypatch.setattr(EXACT, "BLOCK", 16)
+    store = Store(tmp_path / "index")
+    names = list(FILES)
+    for i, part in enumerate((names[:3], names[3:6], names[6:])):
+        files = {name: FILES[name] for name in part}
+        path = write_features(tmp_path / f"{i}.parquet", files, silent=SILENT)
+        store.add(path, ["news", "sport", "news"][i])
+    return Searcher(store)
+
+
+def everything(modality: str) -> tuple[list[tuple[str, int]], np.ndarray]:
+    """Names of all clips, and their unit vectors."""
+    names = [(name, i) for name, seconds in FILES.items() for i in range(seconds)]
+    x = np.concatenate([vectors(n, s, modality) for n, s in FILES.items()])
+    x = x.astype(np.float16).astype(np.float32)
+    return names, x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("modality", ["video", "audio"])
+@pytest.mark.parametrize("k", [1, 5, 40, 100])
+def test_hits_are_those_of_numpy(modality, k, searcher):
+    names, x = everything(modality)
+    heard = np.array([modality == "video" or name not in SILENT for name, _ in names])
+    queries = np.random.default_rng(0).standard_normal((3, x.shape[1]))
+    found = searcher.search(7 * queries, modality, k=k)
+    unit = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+    for hits, scores in zip(found, unit @ x.T, strict=True):
+        scores = np.where(heard, scores, -np.inf)
+        wanted = np.argsort(-scores)[: min(k, heard.sum())]
+        assert [(h.path, int(h.start_s)) for h in hits] == [names[i] for i in wanted]
+        np.testing.assert_allclose([h.score for h in hits], scores[wanted], atol=1e-5)
+
+
+def test_a_clip_finds_itself_first(searcher):
+    for row in (0, 17, 43):
+        (hits,) = searcher.search(searcher.vector(row, "video"), "video", k=2)
+        assert hits[0].row == row
+        assert hits[0].score == pytest.approx(1, abs=1e-6)
+        assert hits[0].end_s == hits[0].start_s + 1
+
+
+def test_what_may_be_found_can_be_limited(searcher):
+    query = np.ones(8)
+    (hits,) = searcher.search(query, "video", k=99, allowed=searcher.allowed({"sport"}))
+    assert {hit.collection for hit in hits} == {"sport"}
+    assert len(hits) == sum(FILES[f"{name}.mp4"] for name in "def")
+    nothing = searcher.search(query, "video", allowed=searcher.allowed(set()))
+    assert nothing == [[]]
+
+
+def test_an_empty_index_finds_nothing(tmp_path):
+    searcher = Searcher(Store(tmp_path / "index"))
+    assert len(searcher) == 0
+    assert searcher.search(np.ones((2, 8)), "video") == [[], []]

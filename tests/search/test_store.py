@@ -1,0 +1,185 @@
+"""The index on disk: what was added stays, whoever is killed; the rest is refused."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.search.features import vectors, write_features
+from visxp_jax.errors import VisxpError
+from visxp_jax.search.store import Store
+from visxp_jax.train.lock import locked
+
+
+def paths(store: Store) -> list[tuple[str, str, int]]:
+    """Of every clip that counts: collection, file, second."""
+    return [
+        (rows.collection, path.as_py(), int(start.as_py()))
+        for rows in store.rows(vectors=False)
+        for path, start in zip(rows.table["path"], rows.table["start_s"], strict=True)
+    ]
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    """Two files of news, one of sport."""
+    found = Store(tmp_path / "index")
+    features = write_features(tmp_path / "a.parquet", {"a.mp4": 3, "b.mp4": 2})
+    assert found.add(features, "news") == 5
+    features = write_features(tmp_path / "b.parquet", {"b.mp4": 2}, silent=("b.mp4",))
+    assert found.add(features, "sport") == 2
+    return found
+
+
+def test_what_is_added_is_there_again(store):
+    again = Store(store.path)
+    assert len(again) == 7
+    assert paths(again) == [
+        *(("news", "a.mp4", i) for i in range(3)),
+        *(("news", "b.mp4", i) for i in range(2)),
+        *(("sport", "b.mp4", i) for i in range(2)),
+    ]
+    first, second = again.rows()
+    wanted = vectors("a.mp4", 3, "video").astype(np.float16)
+    np.testing.assert_array_equal(first.vectors["video"][:3], wanted)
+    assert not np.any(second.vectors["audio"])
+
+
+def test_deleted_files_no_longer_count_and_may_come_back(store, tmp_path):
+    assert store.delete(["b.mp4"], "news") == 2
+    assert {(c, p) for c, p, _ in paths(store)} == {
+        ("news", "a.mp4"),
+        ("sport", "b.mp4"),
+    }
+    (rows, _) = store.rows()
+    np.testing.assert_array_equal(
+        rows.vectors["audio"], vectors("a.mp4", 3, "audio").astype(np.float16)
+    )
+    features = write_features(tmp_path / "c.parquet", {"b.mp4": 4})
+    store.add(features, "news")
+    assert [p for p in paths(store) if p[:2] == ("news", "b.mp4")] == [
+        ("news", "b.mp4", i) for i in range(4)
+    ]
+    assert store.delete(["b.mp4"]) == 6  # of all collections
+    with pytest.raises(VisxpError, match="has none of the 1 files"):
+        store.delete(["b.mp4"])
+
+
+def test_a_file_that_is_there_is_replaced(store, tmp_path):
+    store.add(write_features(tmp_path / "c.parquet", {"a.mp4": 1}), "news")
+    assert len(store) == 5
+    store.add(write_features(tmp_path / "c.parquet", {"a.mp4": 1}), "sport")
+    assert len(store) == 6
+
+
+def test_compacting_keeps_what_counts_and_frees_the_rest(store, tmp_path):
+    store.delete(["a.mp4"])
+    store.add(write_features(tmp_path / "c.parquet", {"d.mp4": 1}), "news")
+    before = sorted(paths(store))
+    store.compact()
+    again = Store(store.path)
+    assert sorted(paths(again)) == before
+    assert [segment.rows for segment in again.manifest.segments] == [3, 2]
+    assert sorted(os.listdir(store.path / "segments")) == ["000004", "000005"]
+    for rows in again.rows():
+        for path, start, x in zip(
+            rows.table["path"],
+            rows.table["start_s"],
+            rows.vectors["video"],
+            strict=True,
+        ):
+            wanted = vectors(path.as_py(), 4, "video")[int(start.as_py())]
+            np.testing.assert_array_equal(x, wanted.astype(np.float16))
+
+
+ADDING = """
+import sys
+from pathlib import Path
+from tests.search.features import write_features
+from visxp_jax.search.store import Store
+
+store, scratch = Store(Path(sys.argv[1])), Path(sys.argv[2])
+for i in range(1000):
+    name = f"{i}.mp4"
+    store.add(write_features(scratch / "new.parquet", {name: 2}), "all")
+    print(name, flush=True)
+"""
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.05, 0.3])
+def test_a_kill_loses_nothing_that_was_acknowledged(after_s, tmp_path):
+    index = tmp_path / "index"
+    command = [sys.executable, "-c", ADDING, str(index), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        acknowledged = [process.stdout.readline().strip()]
+        time.sleep(after_s)
+        process.send_signal(signal.SIGKILL)
+        acknowledged += process.stdout.read().split()
+    store = Store(index)
+    found = {path for _, path, _ in paths(store)}
+    assert set(acknowledged) <= found
+    assert len(found) <= len(acknowledged) + 1
+    assert len(store) == 2 * len(found)
+    # The next one goes on, and clears away what was not finished.
+    store.add(write_features(tmp_path / "more.parquet", {"more.mp4": 1}), "all")
+    named = {segment.name for segment in store.manifest.segments}
+    assert set(os.listdir(index / "segments")) == named
+    assert not list(index.glob("*.tmp"))
+
+
+def test_an_addition_that_was_not_finished_does_not_count(store, tmp_path):
+    unfinished = store.path / "segments" / "000003"
+    unfinished.mkdir()
+    (unfinished / "rows.parquet").write_bytes(b"half")
+    (store.path / "index.json.1.tmp").write_bytes(b"half")
+    again = Store(store.path)
+    assert len(again) == 7
+    again.add(write_features(tmp_path / "c.parquet", {"d.mp4": 1}))
+    assert len(Store(store.path)) == 8
+
+
+def test_two_writers_do_not_lose_each_others_files(store, tmp_path):
+    other = Store(store.path)
+    other.add(write_features(tmp_path / "c.parquet", {"d.mp4": 1}))
+    store.add(write_features(tmp_path / "d.parquet", {"e.mp4": 1}))
+    assert len(Store(store.path)) == 9
+    with locked(store.path), pytest.raises(VisxpError, match="must not be in use"):
+        store.delete(["e.mp4"])
+
+
+def test_what_does_not_belong_is_refused(store, tmp_path):
+    other = write_features(tmp_path / "o.parquet", {"o.mp4": 1}, sha256="b" * 64)
+    with pytest.raises(VisxpError, match="two models cannot be compared"):
+        store.add(other)
+    for write in (
+        lambda path: path.write_bytes(b"garbage"),
+        lambda path: pq.write_table(pa.table({"a": [1]}), path),
+        lambda path: None,
+    ):
+        path = tmp_path / f"bad{len(os.listdir(tmp_path))}.parquet"
+        write(path)
+        with pytest.raises(VisxpError, match="must be a .parquet file from"):
+            store.add(path)
+    assert len(Store(store.path)) == 7
+
+
+def test_damage_is_named(store, tmp_path):
+    (store.path / "segments" / "000001" / "video.npy").write_bytes(b"half")
+    with pytest.raises(VisxpError, match="000001 is damaged"):
+        list(Store(store.path).rows())
+    for text in ("", "[]", '{"format": 2}', '{"format": 1, "segments": [{}]}'):
+        (store.path / "index.json").write_text(text)
+        with pytest.raises(VisxpError, match=r"index\.json is damaged"):
+            Store(store.path)
+    (tmp_path / "holiday.jpg").write_bytes(b"")
+    with pytest.raises(VisxpError, match="must be an index or empty"):
+        Store(tmp_path)
+    assert len(Store(Path(tmp_path / "new"))) == 0

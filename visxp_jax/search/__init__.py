@@ -1,0 +1,1 @@
+"""Search among the seconds of a collection by what is seen and heard in them."""
