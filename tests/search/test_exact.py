@@ -2,11 +2,12 @@
 
 import importlib
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.search.features import vectors, write_features
-from visxp_jax.search.exact import Searcher
+from visxp_jax.search.exact import Searcher, match_scores
 from visxp_jax.search.store import Store
 
 EXACT = importlib.import_module("visxp_jax.search.exact")
@@ -65,6 +66,45 @@ def test_what_may_be_found_can_be_limited(searcher):
     assert len(hits) == sum(FILES[f"{name}.mp4"] for name in "def")
     nothing = searcher.search(query, "video", allowed=searcher.allowed(set()))
     assert nothing == [[]]
+
+
+def test_rows_are_found_by_file_and_time(searcher):
+    row = searcher.row("b.mp4", 1.7)
+    assert row == FILES["a.mp4"] + 1
+    assert searcher.row("b.mp4", FILES["b.mp4"]) is None
+    assert searcher.row("z.mp4", 0) is None
+    raw = vectors("b.mp4", FILES["b.mp4"], "audio")[1]
+    np.testing.assert_allclose(searcher.vector(row, "audio"), raw, rtol=2e-3)
+    assert searcher.vector(searcher.row("c.mp4", 0), "audio") is None
+
+
+@pytest.mark.parametrize("wanted", ["video", "audio"])
+def test_across_modalities_the_head_for_correspondence_counts(wanted, searcher):
+    """A head that says how well the first numbers of both fit."""
+
+    class Fitting:
+        def fuse(self, params, video, audio):
+            del params
+            return video[:, :6] * audio
+
+        def head(self, params, name, fused):
+            assert name == "avc"
+            match = params * jnp.sum(fused, axis=1)
+            return jnp.stack([0 * match, match], axis=1)
+
+    names, _ = everything(wanted)
+    other = {"video": "audio", "audio": "video"}[wanted]
+    query = vectors("a.mp4", 3, other)[:2]
+    scores = match_scores(Fitting(), 0.05, wanted)
+    found = searcher.search(query, wanted, k=5, scores=scores)
+    raw = np.concatenate([vectors(n, s, wanted) for n, s in FILES.items()])
+    heard = np.array([wanted == "video" or name not in SILENT for name, _ in names])
+    for hits, one in zip(found, query, strict=True):
+        match = 0.05 * (raw[:, :6] @ one[:6])
+        wanted_rows = np.argsort(-np.where(heard, match, -np.inf))[:5]
+        assert [hit.row for hit in hits] == wanted_rows.tolist()
+        best = 1 / (1 + np.exp(-match[wanted_rows]))
+        np.testing.assert_allclose([hit.score for hit in hits], best, rtol=2e-3)
 
 
 def test_an_empty_index_finds_nothing(tmp_path):

@@ -1,14 +1,15 @@
 """The most similar clips, by comparing with all of them on the device."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 
+from visxp_jax.models.bind import Model
 from visxp_jax.search.store import MODALITIES, Store
 
 # Rows compared at once: arrays of one shape, so that nothing is compiled again when
@@ -19,7 +20,7 @@ BLOCK = 2**16
 class Hit(NamedTuple):
     """A clip that was found."""
 
-    score: float  # cosine
+    score: float  # cosine, or the probability that picture and sound belong together
     row: int  # of the searcher
     path: str
     start_s: float
@@ -29,11 +30,48 @@ class Hit(NamedTuple):
 
 @partial(jax.jit, static_argnames="k")
 def _best(
-    block: jax.Array, allowed: jax.Array, queries: jax.Array, *, k: int
+    scores: jax.Array, allowed: jax.Array, *, k: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Scores and places [q, k] of one block [BLOCK, d] of unit rows."""
-    scores = jnp.matmul(queries, block.T, precision=jax.lax.Precision.HIGHEST)
+    """The highest scores of one block [q, BLOCK], and their places, [q, k]."""
     return jax.lax.top_k(jnp.where(allowed[None], scores, -jnp.inf), k)
+
+
+def match_scores(
+    model: Model, params: Any, modality: str
+) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+    """Scores across modalities: whether a query belongs to what is found.
+
+    Args:
+        model: With a head 'avc'.
+        params: Its parameters.
+        modality: Of what is found; the query is of the other.
+
+    Returns:
+        The function of unit rows [n, d], their lengths [n, 1] and queries [q, d] to
+        probabilities [q, n].
+    """
+
+    @jax.jit
+    def scores(rows: jax.Array, lengths: jax.Array, queries: jax.Array) -> jax.Array:
+        vectors = rows * lengths
+
+        def of_query(query: jax.Array) -> jax.Array:
+            other = jnp.broadcast_to(query[None], (len(vectors), len(query)))
+            pair = (vectors, other) if modality == "video" else (other, vectors)
+            logits = model.head(params, "avc", model.fuse(params, *pair))
+            return jax.nn.softmax(logits, axis=-1)[:, 1]
+
+        return jax.lax.map(of_query, queries)
+
+    return scores
+
+
+@jax.jit
+def cosines(rows: jax.Array, lengths: jax.Array, queries: jax.Array) -> jax.Array:
+    """Scores of unit rows [n, d] within a modality, [q, n]; lengths do not count."""
+    del lengths
+    unit = queries / jnp.linalg.norm(queries, axis=1, keepdims=True)
+    return jnp.matmul(unit, rows.T, precision=jax.lax.Precision.HIGHEST)
 
 
 class Searcher:
@@ -57,15 +95,15 @@ class Searcher:
         self.collection = np.array(names, object)
         self.table = pa.concat_tables(tables) if tables else None
         self._blocks: dict[str, list[jax.Array]] = {}
-        self._known: dict[str, np.ndarray] = {}
+        self._lengths: dict[str, np.ndarray] = {}
         for name in MODALITIES:
-            self._blocks[name], self._known[name] = [], np.zeros(0, bool)
+            self._blocks[name], self._lengths[name] = [], np.zeros((0, 1), np.float32)
             if tables:
                 self._load(name, parts[name])
 
     def _load(self, name: str, parts: list[np.ndarray]) -> None:
         width = parts[0].shape[1]
-        known, block, filled = [], np.zeros((BLOCK, width), np.float32), 0
+        lengths, block, filled = [], np.zeros((BLOCK, width), np.float32), 0
 
         def put() -> None:
             self._blocks[name].append(jnp.asarray(block.copy()))
@@ -75,7 +113,7 @@ class Searcher:
             for first in range(0, len(part), BLOCK):
                 rows = part[first : first + BLOCK].astype(np.float32)
                 length = np.linalg.norm(rows, axis=1, keepdims=True)
-                known.append(length[:, 0] > 0)  # zeros stand for what is not there
+                lengths.append(length)
                 rows /= np.where(length > 0, length, 1)
                 while len(rows):
                     fit = rows[: BLOCK - filled]
@@ -87,15 +125,29 @@ class Searcher:
                         filled = 0
         if filled:
             put()
-        self._known[name] = np.concatenate(known)
+        self._lengths[name] = np.concatenate(lengths)
 
     def __len__(self) -> int:
         """Number of clips."""
         return len(self.collection)
 
-    def vector(self, row: int, modality: str) -> np.ndarray:
-        """The unit vector float32 [d] of a clip."""
-        return np.asarray(self._blocks[modality][row // BLOCK][row % BLOCK])
+    def vector(self, row: int, modality: str) -> np.ndarray | None:
+        """The vector float32 [d] of a clip; None if it lacks that modality."""
+        length = self._lengths[modality][row]
+        if not length > 0:
+            return None
+        return length * np.asarray(self._blocks[modality][row // BLOCK][row % BLOCK])
+
+    def row(self, path: str, at_s: float) -> int | None:
+        """The clip of a file that a time is in; None if there is none."""
+        if self.table is None:
+            return None
+        start = self.table["start_s"].to_numpy()
+        end = self.table["end_s"].to_numpy()
+        for row in np.flatnonzero((start <= at_s) & (at_s < end)).tolist():
+            if self.table["path"][row].as_py() == path:
+                return row
+        return None
 
     def allowed(self, collections: Collection[str] | None) -> np.ndarray:
         """Which clips are in one of these collections, bool [n]; None for all."""
@@ -110,21 +162,23 @@ class Searcher:
         *,
         k: int = 10,
         allowed: np.ndarray | None = None,
+        scores: Callable[..., jax.Array] = cosines,
     ) -> list[list[Hit]]:
-        """The clips whose vectors point most nearly where each query's does.
+        """The clips that score highest with each query.
 
         Args:
             queries: [q, d], not 0.
-            modality: 'video' or 'audio', of the queries and of what is found.
+            modality: 'video' or 'audio', of what is found.
             k: Number of clips, fewer if there are not so many.
             allowed: bool [n], which may be found; None for all.
+            scores: `cosines` within a modality, `match_scores` across.
 
         Returns:
             For each query hits from the best on. Clips without that modality are none.
         """
         queries = np.atleast_2d(np.asarray(queries, np.float32))
-        queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-        mask = self._known[modality]
+        lengths = self._lengths[modality]
+        mask = lengths[:, 0] > 0  # zeros stand for what is not there
         if allowed is not None:
             mask = mask & allowed
         k = min(k, int(mask.sum()))
@@ -132,18 +186,17 @@ class Searcher:
             return [[] for _ in queries]
         found = []
         for number, block in enumerate(self._blocks[modality]):
-            part = np.zeros(BLOCK, bool)
-            here = mask[number * BLOCK : (number + 1) * BLOCK]
-            part[: len(here)] = here
-            scores, places = _best(block, part, queries, k=min(k, BLOCK))
-            found.append((scores, places + number * BLOCK))
-        scores, places = (
+            here = slice(number * BLOCK, (number + 1) * BLOCK)
+            score = scores(block, _filled(lengths[here]), queries)
+            best, places = _best(score, _filled(mask[here]), k=min(k, BLOCK))
+            found.append((best, places + number * BLOCK))
+        best, places = (
             np.concatenate([np.asarray(x) for x in part], axis=1)
             for part in zip(*found, strict=True)
         )
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        order = np.argsort(-best, axis=1, kind="stable")[:, :k]
         return [
-            [self._hit(float(scores[q, i]), int(places[q, i])) for i in order[q]]
+            [self._hit(float(best[q, i]), int(places[q, i])) for i in order[q]]
             for q in range(len(queries))
         ]
 
@@ -153,3 +206,8 @@ class Searcher:
             self.table[name][row].as_py() for name in ("path", "start_s", "end_s")
         )
         return Hit(score, row, path, start_s, end_s, self.collection[row])
+
+
+def _filled(values: np.ndarray) -> np.ndarray:
+    """Up to BLOCK rows, with zeros or False."""
+    return np.pad(values, ((0, BLOCK - len(values)), *[(0, 0)] * (values.ndim - 1)))

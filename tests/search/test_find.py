@@ -1,0 +1,167 @@
+"""The whole way: videos, features, an index, and what is found in it."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.small import small_config
+from tests.test_weights import random_weights
+from tests.videos import write_video
+from visxp_jax import extract
+from visxp_jax.audio.spectrogram import PRESETS
+from visxp_jax.errors import VisxpError
+from visxp_jax.methods import all_heads
+from visxp_jax.search import __main__ as search
+from visxp_jax.search.query import read_picture, read_sound
+from visxp_jax.weights import save_weights
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A model, five videos, one of them without sound, and an index of them."""
+    path = tmp_path_factory.mktemp("search")
+    config = small_config()
+    params, state = random_weights(config)
+    state = jax.tree.map(lambda x: np.abs(x) + 0.5, state)
+    (path / "run").mkdir()
+    what = (config.encoder, all_heads(config), params, state, {})
+    save_weights(path / "run", *what, config=config)
+    for i in range(5):
+        write_video(
+            path / f"{i}.mp4",
+            picture=lambda t, h, w, i=i: np.full(
+                (h, w, 3), (50 * i, 255 - 40 * i, 30 * int(t)), np.uint8
+            ),
+            sound=None if i == 4 else "tones",
+        )
+    videos = [str(path / f"{i}.mp4") for i in range(5)]
+    out = path / "features.parquet"
+    command = [f"--workdir={path / 'run'}", f"--out={out}", *videos]
+    assert extract.main(command) == 0
+    index = str(path / "index")
+    assert search.main(["add", index, str(out), "--collection=all"]) == 0
+    return path
+
+
+def found(made: Path, capsys, *args: str) -> list[dict]:
+    capsys.readouterr()
+    command = ["find", str(made / "index"), "--json", *args]
+    assert search.main(command) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_second_of_the_index_finds_others(made, capsys):
+    like = str(made / "2.mp4")
+    hits = found(made, capsys, f"--like={like}", "--at=1.5", "-k", "20")
+    assert len(hits) == 14  # all but itself
+    assert (like, 1.0) not in {(hit["path"], hit["start_s"]) for hit in hits}
+    scores = [hit["score"] for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+    hits = found(made, capsys, f"--like={like}", "--by=sound", "-k", "20")
+    assert not [hit for hit in hits if hit["path"].endswith("4.mp4")]
+
+
+def test_a_picture_of_a_video_finds_it(made, capsys, tmp_path):
+    frame = np.full((48, 64, 3), (100, 175, 0), np.uint8)
+    Image.fromarray(frame).save(tmp_path / "picture.png")
+    how = (f"--like={tmp_path / 'picture.png'}", f"--workdir={made / 'run'}")
+    first, *_ = found(made, capsys, *how)
+    assert first["path"] == str(made / "2.mp4")
+    assert first["collection"] == "all"
+
+
+@pytest.mark.parametrize("ending", ["mp4", "wav"])
+def test_a_sound_from_elsewhere_finds_its_like(ending, made, capsys, tmp_path):
+    path = tmp_path / f"sound.{ending}"
+    if ending == "mp4":
+        write_video(path)
+    else:
+        write_wav(path, made / "0.mp4")
+    how = (f"--like={path}", "--at=2", "--by=sound", f"--workdir={made / 'run'}")
+    first, *_ = found(made, capsys, *how)
+    assert first["start_s"] == 2
+    assert first["score"] > 0.99
+
+
+def write_wav(path: Path, video: Path) -> None:
+    """The sound of a video."""
+    import wave
+
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        for second in range(3):
+            samples = read_sound(video, second, PRESETS["mel"])
+            file.writeframes((samples * 32_767).astype("<i2").tobytes())
+
+
+def test_sounds_for_a_picture_are_found_by_correspondence(made, capsys):
+    like = f"--like={made / '1.mp4'}"
+    hits = found(made, capsys, like, "--find=sound", f"--workdir={made / 'run'}")
+    assert hits
+    assert all(0 <= hit["score"] <= 1 for hit in hits)
+    assert not [hit for hit in hits if hit["path"].endswith("4.mp4")]
+
+
+def test_the_answer_for_people_has_time_and_file(made, capsys):
+    capsys.readouterr()
+    index, like = str(made / "index"), str(made / "0.mp4")
+    assert search.main(["find", index, f"--like={like}", "-k", "1"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    score, start, dash, end, path, collection = line.split()
+    assert float(score) <= 1.0001
+    assert (start[:5], dash, end[:5], collection) == ("0:00:", "-", "0:00:", "all")
+    assert path.endswith(".mp4")
+    assert search.main(["show", index]) == 0
+    assert "all: 5 files, 15 clips" in capsys.readouterr().out
+
+
+def test_files_are_taken_out_by_name(made, tmp_path, capsys):
+    index, features = str(tmp_path / "index"), str(made / "features.parquet")
+    assert search.main(["add", index, features]) == 0
+    assert search.main(["remove", index, str(made / "3.mp4")]) == 0
+    assert "3 clips removed" in capsys.readouterr().out
+    assert search.main(["compact", index]) == 0
+    assert search.main(["show", index]) == 0
+    assert "(no collection): 4 files, 12 clips" in capsys.readouterr().out
+
+
+def test_mistakes_are_one_line(made, tmp_path, capsys):
+    index = str(made / "index")
+    other = tmp_path / "other.mp4"
+    write_video(other, seconds=2)
+    (tmp_path / "bad.jpg").write_bytes(b"garbage")
+    run = f"--workdir={made / 'run'}"
+    for args, line in (
+        (["find", index, f"--like={other}"], "needs the model: give --workdir"),
+        (["find", index, f"--like={other}", "--at=7", run], "no whole second at 7 s"),
+        (["find", index, f"--like={tmp_path / 'bad.jpg'}", run], "must be a picture"),
+        (["find", index, f"--like={tmp_path / 'no.wav'}", run], "no such file"),
+        (["find", index, f"--like={made / '4.mp4'}", "--by=sound"], "has no sound"),
+        (["find", index, f"--like={made / '0.mp4'}", "-k", "0"], "-k must be"),
+        (["remove", index, "none.mp4"], "has none of the 1 files"),
+        (["add", index, str(other)], "must be a .parquet file"),
+    ):
+        assert search.main(args) == 2, args
+        told = capsys.readouterr().err
+        assert line in told
+        assert told.count("\n") == 1
+
+
+def test_pictures_are_turned_upright(tmp_path):
+    path = tmp_path / "turned.jpg"
+    image = Image.fromarray(
+        np.tile(np.arange(64, dtype=np.uint8)[:, None, None] * 4, (1, 64, 3))
+    )
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(path, exif=exif, quality=100)
+    found = read_picture(path, 16).astype(int)
+    assert (np.diff(found.mean(axis=(0, 2))) < 0).all()
+    with pytest.raises(VisxpError, match="must be a picture"):
+        read_picture(tmp_path / "none.jpg", 16)

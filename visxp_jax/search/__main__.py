@@ -1,0 +1,184 @@
+"""Search among the seconds of videos by sight and by sound.
+
+    visxp search add INDEX FEATURES.parquet ... --collection=news
+    visxp search find INDEX --like=talk.mp4 --at=12
+    visxp search find INDEX --like=bell.wav --workdir=runs/mine
+    visxp search find INDEX --like=dog.jpg --find=sound --workdir=runs/mine
+    visxp search remove INDEX FILE ...; visxp search show INDEX
+
+FEATURES are from `visxp extract`. What is not in the index itself needs --workdir, the
+model that made it. Sounds for a picture, and pictures for a sound, are found by the
+probability that the two belong together, which training by correspondence gives.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+from visxp_jax.errors import VisxpError
+from visxp_jax.media import printable
+from visxp_jax.search.exact import Hit, Searcher, cosines, match_scores
+from visxp_jax.search.query import vectors_of
+from visxp_jax.search.store import Store
+from visxp_jax.weights import Trained, load_weights
+
+MODALITIES = {"sight": "video", "sound": "audio"}
+
+
+def clock(seconds: float) -> str:
+    """h:mm:ss of a time."""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+
+
+def trained_for(store: Store, workdir: Path | None, what: str) -> Trained:
+    """The model of an index.
+
+    Raises:
+        VisxpError: none is given, or it is another.
+    """
+    if workdir is None:
+        raise VisxpError(f"{what} needs the model: give --workdir.")
+    trained = load_weights(workdir)
+    if trained.about["sha256"] != store.manifest.model_sha256:
+        raise VisxpError(
+            f"{workdir} must have the weights that made {store.path} (sha256 "
+            f"{store.manifest.model_sha256[:12]}), got {trained.about['sha256'][:12]}."
+        )
+    return trained
+
+
+def find(args: argparse.Namespace) -> list[Hit]:
+    """The clips that are most like a file.
+
+    Raises:
+        VisxpError: the file cannot be used, or something is missing that is needed.
+    """
+    store = Store(args.index)
+    searcher = Searcher(store)
+    row = searcher.row(str(args.like), args.at)
+    trained = None
+    if row is not None:
+        found = {m: searcher.vector(row, m) for m in MODALITIES.values()}
+        vectors = {name: x for name, x in found.items() if x is not None}
+    else:
+        trained = trained_for(store, args.workdir, f"{args.like}, not in the index,")
+        vectors = vectors_of(trained, args.like, args.at)
+    by = MODALITIES[args.by] if args.by else next(iter(vectors), "")
+    if by not in vectors:
+        raise VisxpError(f"{printable(args.like)} has no {args.by or 'content'} there.")
+    wanted = MODALITIES[args.find] if args.find else by
+    scores = cosines
+    if wanted != by:
+        trained = trained or trained_for(store, args.workdir, "search across")
+        if "avc" not in trained.heads:
+            raise VisxpError(
+                f"{args.workdir} must be trained by correspondence to search across "
+                "sight and sound, but has no head 'avc'."
+            )
+        scores = match_scores(trained.model, trained.params, wanted)
+    allowed = searcher.allowed(args.collection)
+    if row is not None and wanted == by:
+        allowed[row] = False  # it is most like itself
+    (hits,) = searcher.search(
+        vectors[by][None], wanted, k=args.k, allowed=allowed, scores=scores
+    )
+    return hits
+
+
+def show(store: Store) -> None:
+    """Files and clips by collection."""
+    files, clips = Counter(), Counter()
+    for rows in store.rows(vectors=False):
+        paths = rows.table["path"].to_pylist()
+        files[rows.collection] += len(set(paths))
+        clips[rows.collection] += len(paths)
+    for name in sorted(files):
+        print(f"{name or '(no collection)'}: {files[name]} files, {clips[name]} clips")
+    print(f"weights: {store.manifest.model_sha256[:12] or 'none yet'}")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Do what the command line says.
+
+    Raises:
+        VisxpError: it cannot be done.
+    """
+    if args.verb == "add":
+        for path in args.features:
+            count = Store(args.index).add(path, args.collection)
+            print(f"{path}: {count} clips added", flush=True)
+    elif args.verb == "remove":
+        count = Store(args.index).delete(args.files, args.collection)
+        print(f"{count} clips removed")
+    elif args.verb == "compact":
+        Store(args.index).compact()
+    elif args.verb == "show":
+        show(Store(args.index))
+    else:
+        if args.k < 1:
+            raise VisxpError(f"-k must be at least 1, got {args.k}.")
+        hits = find(args)
+        if args.json:
+            print(json.dumps([hit._asdict() for hit in hits], indent=1))
+            return
+        for hit in hits:
+            where = f"{clock(hit.start_s)} - {clock(hit.end_s)}"
+            path = printable(Path(hit.path))
+            print(f"{hit.score:7.4f}  {where}  {path}  {hit.collection}".rstrip())
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    whole = argparse.ArgumentParser(
+        prog="visxp search",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = whole.add_subparsers(dest="verb", required=True)
+    made = {}
+    for name, what in (
+        ("add", "take in feature files"),
+        ("remove", "take files out"),
+        ("compact", "free the space of what was taken out"),
+        ("show", "what is in it"),
+        ("find", "what is like a file"),
+    ):
+        made[name] = verbs.add_parser(name, help=what)
+        made[name].add_argument("index", type=Path, metavar="INDEX")
+    add, remove, search = made["add"], made["remove"], made["find"]
+    add.add_argument("features", type=Path, nargs="+", metavar="FEATURES")
+    add.add_argument("--collection", default="", help="that the files belong to")
+    remove.add_argument("files", nargs="+", metavar="FILE", help="as the index has it")
+    remove.add_argument("--collection", help="from this one only")
+    search.add_argument(
+        "--like",
+        required=True,
+        type=Path,
+        help="picture, sound, video, or a file of it",
+    )
+    search.add_argument("--at", type=float, default=0.0, metavar="S", help="its second")
+    search.add_argument("--by", choices=MODALITIES, help="of --like; default: sight")
+    search.add_argument("--find", choices=MODALITIES, help="default: the same")
+    search.add_argument("--workdir", type=Path, help="of the model")
+    search.add_argument("--collection", action="append", help="only in these")
+    search.add_argument("-k", type=int, default=10, help="number of clips")
+    search.add_argument("--json", action="store_true", help="for other programs")
+    return whole
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; 2 on a mistake in the input."""
+    args = parser().parse_args(argv)
+    try:
+        run(args)
+    except VisxpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
