@@ -72,7 +72,7 @@ def main() -> None:
                 settings = read_settings(path.with_suffix(".yml"))
                 encode = make_encoder(published(read_state(path), settings, path))
                 with opened(scratch / "source") as folder:
-                    rows, _ = features_of(folder, settings, encode)
+                    rows = features_of(folder, settings, encode).rows
                 np.testing.assert_array_equal(rows[:, :3], times)
                 with np.load(path.with_suffix(".npz")) as theirs:
                     at = 3

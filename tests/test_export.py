@@ -10,7 +10,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from tests.test_weights import saved
+from tests.test_weights import ABOUT, saved
 from visxp_jax import export
 from visxp_jax.config import from_dict
 from visxp_jax.weights import load_weights
@@ -30,12 +30,12 @@ np.savez(sys.argv[3], **found)
 
 
 @pytest.fixture
-def exported(tmp_path):
+def exported(tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
+    monkeypatch.setitem(ABOUT, "figures", {"nmi": 0.75, "ari": None})
+    monkeypatch.setitem(ABOUT, "note", "a | b\n## c")
+    monkeypatch.setitem(ABOUT, "data", "/home/someone/data")
     saved(tmp_path / "run")
-    (tmp_path / "run" / "results.json").write_text(
-        json.dumps({"nmi": 0.75, "ari": None})
-    )
     out = tmp_path / "out"
     assert export.main([f"--workdir={tmp_path / 'run'}", f"--out={out}"]) == 0
     return load_weights(tmp_path / "run"), out
@@ -82,6 +82,8 @@ def test_the_card_says_what_made_it_and_how_good_it_is(exported):
     assert f"| sha256 | {trained.about['sha256']} |" in text
     assert "| nmi | 0.75 | Normalised mutual information" in text
     assert "| ari" not in text
+    assert "| note | a \\| b ## c |" in text
+    assert "/home/someone" not in text
     assert f'"size_px": {trained.encoder.size_px}' in text
     code = text.split("```python\n")[1].split("```")[0]
     done = subprocess.run(

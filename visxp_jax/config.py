@@ -24,6 +24,10 @@ def _require(condition: bool, key: str, must: str, got: Any) -> None:
         raise VisxpError(f"{key} must be {must}, got {got!r}.")
 
 
+def _size(key: str, value: int) -> None:
+    _require(16 <= value <= MAX_SIZE_PX, key, f"16 to {MAX_SIZE_PX}", value)
+
+
 def _not_negative(section: Any, *keys: str) -> None:
     for key in keys:
         value = getattr(section, key)
@@ -58,12 +62,7 @@ class DataConfig:
         """Check ranges."""
         _one_of("reader", self.reader, ("tfrecord", "array_record"))
         _one_of("spectrogram", self.spectrogram, ("visxp", "mel", "l3net"))
-        _require(
-            16 <= self.size_px <= MAX_SIZE_PX,
-            "size_px",
-            f"16 to {MAX_SIZE_PX}",
-            self.size_px,
-        )
+        _size("size_px", self.size_px)
         _require(bool(self.videos or self.dir), "videos", "a folder", self.videos)
         _require(
             self.batch_size >= 2,
@@ -123,6 +122,11 @@ class EncoderConfig:
     spectrogram: str  # preset of visxp_jax.audio.spectrogram
     size_px: int  # of frames
     model: ModelConfig
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _one_of("spectrogram", self.spectrogram, ("visxp", "mel", "l3net"))
+        _size("size_px", self.size_px)
 
 
 @dataclass(frozen=True)
@@ -394,6 +398,8 @@ def _section(annotation: Any) -> type | None:
 
 
 def _build(cls: type, values: Mapping[str, Any], path: str) -> Any:
+    if not hasattr(values, "keys"):  # ConfigDict is no Mapping
+        raise VisxpError(f"{path or 'config'} must be a section of keys.")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for key in values:
@@ -428,7 +434,7 @@ def _value(annotation: Any, value: Any, path: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise VisxpError(f"{path} must be a list of numbers, got {value!r}.")
         return tuple(_value(float, one, path) for one in value)
-    if annotation is float and type(value) is int:
+    if annotation is float and type(value) is int and abs(value) < 2**53:
         return float(value)
     if type(value) is not annotation:
         raise VisxpError(

@@ -104,13 +104,19 @@ def safetensors(trained: Trained) -> bytes:
     return save(arrays, metadata={**about, "encoder": encoder, "config": config})
 
 
-def card(trained: Trained, results: dict[str, Any]) -> str:
-    """README.md, Markdown.
+def cell(value: Any) -> str:
+    """A value in a table of Markdown: in one line, without bars."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def card(trained: Trained) -> str:
+    """README.md, Markdown; paths of the machine that trained it are left out.
 
     Args:
         trained: From `load_weights`.
-        results: Of the run's results.json; may be empty.
     """
+    results = trained.about.get("figures", {})
     encoder, config, recipe = trained.encoder, trained.config, trained.spectrogram
     origin = "Its weights come from elsewhere."
     if config:
@@ -118,13 +124,14 @@ def card(trained: Trained, results: dict[str, Any]) -> str:
     from visxp_jax.report.collect import MEANINGS, of_levels  # late: it loads much
 
     meanings = MEANINGS | of_levels(results)
-    made = {
-        key: value if isinstance(value, str | int | float) else json.dumps(value)
+    left_out = ("label_names", "figures", "data", "checkpoint")
+    made = [
+        f"| {cell(key)} | {cell(value)} |"
         for key, value in trained.about.items()
-        if key != "label_names"
-    }
+        if key not in left_out
+    ]
     rows = [
-        f"| {name} | {value:.4g} | {meanings.get(name, ('',))[0]} |"
+        f"| {cell(name)} | {value:.4g} | {cell(meanings.get(name, ('',))[0])} |"
         for name, value in results.items()
         if isinstance(value, int | float)
     ]
@@ -140,7 +147,7 @@ def card(trained: Trained, results: dict[str, Any]) -> str:
         fused=encoder.model.fusion_dim,
         platforms=", ".join(PLATFORMS),
         spectrogram=json.dumps(dataclasses.asdict(recipe), indent=1),
-        made="\n".join(f"| {key} | {value} |" for key, value in made.items()),
+        made="\n".join(made),
         figures="\n".join(table) if rows else "None were kept with the weights.",
         config=json.dumps(to_dict(config or encoder), indent=1),
     )
@@ -154,14 +161,10 @@ def run(workdir: Path, out: Path) -> None:
     """
     trained = load_weights(workdir)
     try:
-        results = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        results = {}
-    try:
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "model.safetensors", safetensors(trained))
         write_whole(out / "encoder.stablehlo", encoder_program(trained))
-        write_whole(out / "README.md", card(trained, results))
+        write_whole(out / "README.md", card(trained))
     except OSError as error:
         raise VisxpError(f"cannot write to {out}: {error}.") from error
 

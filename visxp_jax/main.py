@@ -105,6 +105,7 @@ def run(config: TrainConfig, workdir: Path, *, tensorboard: bool) -> dict[str, A
             # On the host: from here on no device of another one takes part.
             params = jax.device_get(state.params)
             model_state = jax.device_get(state.model_state)
+            about["figures"] = results
             about["sha256"] = save_weights(
                 workdir,
                 config.encoder,

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -117,7 +118,7 @@ def load_weights(workdir: Path) -> Trained:
             f"{workdir} must hold a trained model, but {error.filename} cannot be read "
             f"({error.strerror}); give the --workdir of a finished training run."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise unusable(workdir, error) from error
     needed = {"sha256", "encoder", "heads", "config"}
     if not isinstance(about, dict) or not needed <= about.keys():
@@ -131,7 +132,7 @@ def load_weights(workdir: Path) -> Trained:
     try:
         with np.load(io.BytesIO(data)) as arrays:
             flat = {k: arrays[k] for k in arrays.files}
-    except (ValueError, OSError, BadZipFile) as error:
+    except (ValueError, TypeError, OSError, EOFError, zlib.error, BadZipFile) as error:
         raise VisxpError(f"{workdir / 'model.npz'} must hold arrays: {error}") from None
     encoder = encoder_from_dict(about.pop("encoder"))
     heads = heads_from_dict(about.pop("heads"), workdir)
@@ -157,13 +158,19 @@ def heads_from_dict(values: Any, workdir: Path) -> Heads:
     Raises:
         VisxpError: they are something else.
     """
+    heads: Heads = {}
     try:
-        return {
-            name: (Head if "outputs" in head else Points)(**head)
-            for name, head in values.items()
-        }
-    except (AttributeError, TypeError) as error:
+        for name, head in values.items():
+            match head:
+                case {"outputs": int(n), "on": ("fused" | "video" | "audio") as on}:
+                    heads[name] = Head(n, on)
+                case {"number": int(n), "dimensions": int(d)}:
+                    heads[name] = Points(n, d)
+                case _:
+                    raise unusable(workdir, f"head {name!r} is none")
+    except AttributeError as error:
         raise unusable(workdir, error) from error
+    return heads
 
 
 def unusable(workdir: Path, error: object) -> VisxpError:

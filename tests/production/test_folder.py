@@ -77,8 +77,9 @@ def test_a_folder_and_its_archive_hold_the_same(root, tmp_path):
     ("shots", "expected"),
     [
         ("[]", (0, 12000)),  # no cut was found
-        ("[(0, 100), (400, 600), (450, 900)]\n", (400, 600)),
+        ("[(0, 100), (400, 600),(450, 900)]\n", (400, 600)),
         ("[[400, 600]]", (400, 600)),
+        ("((0, 100), [400.0, 600.],)", (400, 600)),
     ],
 )
 def test_shots_are_read_as_literals(shots, expected, tmp_path):
@@ -88,8 +89,8 @@ def test_shots_are_read_as_literals(shots, expected, tmp_path):
 
 @pytest.mark.parametrize(
     "shots",
-    ["", "[(0, 1.5)]", "[(0, 1, 2)]", "{}", "[0, 1]", "[(0, True)]", "(" * 10_000]
-    + ["__import__('os').system('touch ran')", "[(0, 9" + "9" * 40 + ")]"],
+    ["", "[", "[(0, 1.5)]", "[(0, 1, 2)]", "{}", "[0, 1]", "[(0, True)]", "(" * 10_000]
+    + ["__import__('os').system('touch ran')", "[(0, 9" + "9" * 40 + ")]", "[(0, 1]"],
 )
 def test_other_shots_are_refused_and_never_run(shots, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -107,7 +108,10 @@ def test_names_that_are_no_times_are_refused(tmp_path):
             opened(source).__enter__()
         (source / bad).unlink()
     (source / SHOTS).unlink()
-    with pytest.raises(VisxpError, match="cannot be read: No such file"):
+    with pytest.raises(VisxpError, match="must be a list of shots: No such file"):
+        opened(source).__enter__()
+    os.mkfifo(source / SHOTS)
+    with pytest.raises(VisxpError, match="it is not a file"):
         opened(source).__enter__()
     with pytest.raises(VisxpError, match=r"must have keyframes/\*.jpg"):
         opened(tmp_path).__enter__()
@@ -185,14 +189,80 @@ def test_files_that_are_no_spectrograms_are_refused_in_one_line(write, tmp_path)
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+def test_zips_that_lie_about_their_size_are_refused(kind, tmp_path):
+    path = tmp_path / "1_24000.npz"
+    with zipfile.ZipFile(path, "w", kind) as file:
+        file.writestr("arr_0.npy", bytes(2**20))
+    data = path.read_bytes()
+    told = (2**20).to_bytes(4, "little")
+    assert data.count(told) == 2
+    path.write_bytes(data.replace(told, (1000).to_bytes(4, "little")))
+    with pytest.raises(VisxpError, match="arr_0.npy' is (compressed|damaged)"):
+        read_pickled_dict(path)
+
+
+def test_every_flipped_byte_is_one_line(tmp_path):
+    path, told = tmp_path / "1_24000.npz", []
+    for write in (np.savez, np.savez_compressed):
+        write(path, {"audio": np.arange(6.0).reshape(1, 2, 3)})
+        data = path.read_bytes()
+        for at in range(len(data)):
+            path.write_bytes(data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :])
+            try:
+                read_pickled_dict(path)
+            except VisxpError as error:
+                told.append(str(error))
+    assert len(told) > 100
+    assert not any("\n" in line for line in told)
+
+
+def test_keyframes_that_cost_too_much_are_refused(tmp_path):
+    path = tmp_path / "1.jpg"
+    image = Image.fromarray(
+        np.random.default_rng(0).integers(0, 255, (64, 64, 3), "u1")
+    )
+    image.save(path, progressive=True)
+    data = path.read_bytes()
+    last = data.rindex(b"\xff\xda")
+    path.write_bytes(data[:-2] + 100 * data[last:-2] + data[-2:])
+    with pytest.raises(VisxpError, match="over the limit of 64 scans"):
+        read_keyframe(path, (8, 8), PLAIN)
+    size = data.index(b"\xff\xc2") + 5
+    path.write_bytes(data[:size] + b"\xea\x60\xea\x60" + data[size + 4 :])
+    with pytest.raises(VisxpError, match="must be a JPEG"):
+        read_keyframe(path, (8, 8), PLAIN)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(VisxpError, match="it is not a file"):
+        read_keyframe(path, (8, 8), PLAIN)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("path", "keyframes/a\0b.jpg"),
+        ("comment", "x" * 20_000),
+    ],
+)
+def test_hostile_headers_of_archives_are_refused(header, tmp_path):
+    archive = tmp_path / "a.tar"
+    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("keyframes/1.jpg")
+        info.pax_headers = dict([header])
+        tar.addfile(info)
+    with pytest.raises(VisxpError, match="damaged"):
+        unpack(archive, tmp_path)
+
+
 def test_bombs_are_refused(monkeypatch, tmp_path):
     path = tmp_path / "1_24000.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("arr_0.npy", bytes(65 * 2**20))
-    with pytest.raises(VisxpError, match="over the limit"):
+    with pytest.raises(VisxpError, match="is over 67,108,864 bytes"):
         read_pickled_dict(path)
     archive = packed(folder(tmp_path / "a"), tmp_path / "a.tar.gz")
-    for name, value in (("MAX_MEMBERS", 3), ("MAX_ARCHIVE_BYTES", 1000)):
+    for name, value in (("MAX_MEMBERS", 3), ("MAX_ARCHIVE_BYTES", 5000)):
         with monkeypatch.context() as patch:
             patch.setattr(f"visxp_jax.production.folder.{name}", value)
             with pytest.raises(VisxpError, match="over the limit"):
@@ -211,6 +281,7 @@ def test_an_archive_writes_nowhere_else(tmp_path):
             ("keyframes/4.jpg", tarfile.LNKTYPE),
             ("keyframes/5.jpg", tarfile.CHRTYPE),
             ("keyframes/..", tarfile.REGTYPE),
+            ("keyframes/8.jpg", tarfile.FIFOTYPE),
             ("other/6.jpg", tarfile.REGTYPE),
             ("keyframes/7.sh", tarfile.REGTYPE),
         ):
@@ -254,7 +325,8 @@ def test_keyframes_are_resized_whole_and_normalised(tmp_path):
 def test_short_spectrograms_are_filled_up_and_others_refused(tmp_path):
     path, short = tmp_path / "1_24000.npz", spectrogram(frames=66)
     write_pickled_dict(path, {"audio": short})
-    found = read_spectrogram(path, AUDIO, silence=-2.5)
+    found, filled = read_spectrogram(path, AUDIO, silence=-2.5)
+    assert filled
     np.testing.assert_allclose(found[:, :66], (short[0] - 0.5) / 2, rtol=1e-6)
     np.testing.assert_array_equal(found[:, 66:], -1.5)
     for bad, line in (
@@ -307,6 +379,7 @@ def test_folders_become_feature_files(network, tmp_path, capsys):
     assert len(about["checkpoint_sha256"]) == 64
     # Again: what is done is left alone; another network is not what made it.
     written = (out / "a.pt").stat().st_mtime_ns
+    assert about["spectrograms_filled"] == 0
     assert extract.main([str(source), *network]) == 0
     assert "done before" in capsys.readouterr().out
     assert (out / "a.pt").stat().st_mtime_ns == written
@@ -316,6 +389,37 @@ def test_folders_become_feature_files(network, tmp_path, capsys):
     again = np.load(out / "a.pt")
     np.testing.assert_array_equal(again[:, -512:], rows[:, -512:])
     assert np.abs(again - rows).max() > 1e-3
+
+
+@pytest.mark.parametrize("change", ["input", "output", "killed"])
+def test_what_is_not_whole_or_not_of_these_inputs_is_made_again(
+    change, network, tmp_path, capsys
+):
+    source, out = folder(tmp_path / "a"), tmp_path / "features"
+    assert extract.main([str(source), *network]) == 0
+    wanted = np.load(out / "a.pt")
+    if change == "input":
+        Image.new("RGB", (40, 30), (1, 2, 3)).save(source / "keyframes" / "20000.jpg")
+    elif change == "output":
+        (out / "a.pt").write_bytes((out / "a.pt").read_bytes()[:-4])
+    else:  # between the two files
+        (out / "a.json").unlink()
+    assert extract.main([str(source), *network]) == 0
+    assert "done before" not in capsys.readouterr().out
+    found = np.load(out / "a.pt")
+    assert len(found) == len(wanted) + (change == "input")
+    np.testing.assert_array_equal(found[:3], wanted)
+
+
+def test_folders_of_the_first_versions_have_their_sound(network, tmp_path, capsys):
+    source = folder(tmp_path / "a")
+    (source / "spectrograms").rename(source / "spectograms")
+    short = spectrogram(frames=66)
+    write_pickled_dict(source / "spectograms" / "500_24000.npz", {"audio": short})
+    assert extract.main([str(source), *network]) == 0
+    assert "3 keyframes, 1 whose sound ends early" in capsys.readouterr().out
+    about = json.loads((tmp_path / "features" / "a.json").read_text())
+    assert about["spectrograms_filled"] == 1
 
 
 def test_a_network_of_pictures_needs_no_sound(network, tmp_path):
@@ -335,10 +439,23 @@ def test_mistakes_are_one_line(network, tmp_path, capsys):
     source = str(folder(tmp_path / "a"))
     other = str(folder(tmp_path / "more" / "a"))
     (tmp_path / "file").write_bytes(b"")
+    wrong = folder(tmp_path / "w")
+    for time in (500, 1500, 12000):
+        file = wrong / "spectrograms" / f"{time}_24000.npz"
+        file.rename(file.with_name(f"{time}_48000.npz"))
+    assert extract.main([str(wrong), str(tmp_path / "none"), source, *network]) == 2
+    told = capsys.readouterr()
+    assert "must be of 24000 Hz for this network, there are some of 48000" in told.err
+    assert "none: no such folder or file" in told.err
+    assert "a: 3 keyframes" in told.out  # the others are done
+    archive = packed(wrong, tmp_path / "visxp_prep__x.tar.gz")
+    assert name_of(archive) == "x"
+    (wrong / "keyframes" / "500.jpg").write_bytes(b"")
+    packed(wrong, archive)
     for command, line in (
         ([source, other, *network], "'a' is there twice"),
         ([source, *network[:2], f"--out={tmp_path / 'file' / 'x'}"], "cannot write to"),
-        ([source, "--checkpoint=none", *network[1:]], "No such file"),
+        ([source, "--checkpoint=none", *network[1:]], "none cannot be read: No such"),
         ([source, network[0], "--config=none", network[2]], "cannot be read"),
     ):
         assert extract.main(command) == 2

@@ -38,7 +38,7 @@ def learn(
 
     Args:
         x: [n, d], n >= 3; similarity is (1 + cosine) / 2, of which all n^2 are held.
-        dimensions: Of the ball, at most n.
+        dimensions: Of the ball, 1 to n.
         restarts: Runs at each temperature.
         temperatures: To begin with; see `embed`.
         form: How points are parameterised.
@@ -48,9 +48,18 @@ def learn(
         random_state: Of starts and triples.
 
     Raises:
-        ValueError: see `unit_rows` and `embed`.
+        ValueError: see `unit_rows` and `embed`, or a setting is out of range.
     """
     x = unit_rows(x)
+    if not 1 <= dimensions <= len(x):
+        raise ValueError(f"dimensions must be 1 to {len(x)} rows, got {dimensions}.")
+    if min(restarts, steps, snapshots, len(temperatures)) < 1:
+        raise ValueError(
+            "restarts, steps, snapshots and temperatures must be one or more, got "
+            f"{restarts}, {steps}, {snapshots} and {len(temperatures)}."
+        )
+    if min(*temperatures, learning_rate) <= 0:
+        raise ValueError("temperatures and learning_rate must be above 0.")
     similarity = jnp.asarray((1 + x @ x.T) / 2, jnp.float32)
     keys = jax.random.split(jax.random.key(random_state), restarts * len(temperatures))
     starts = jax.vmap(lambda key: principal_points(key, similarity, dimensions))(keys)

@@ -1,11 +1,9 @@
 """The npz files of VisXP's spectrograms: a dict pickled inside, read as data."""
 
-import ast
 import io
 import math
 import os
-import struct
-import zipfile
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +11,26 @@ import numpy as np
 
 from visxp_jax.atomic import write_whole
 from visxp_jax.errors import VisxpError
+from visxp_jax.production.files import Unreadable, Zip, read_bytes
 from visxp_jax.production.pickles import Buildable, PickleRefused, read_pickle
 
 MAX_BYTES = 64 * 2**20  # of a file, and of what is in it
+PART = "arr_0.npy"
+KIND = re.compile("[fiu][1248]|b1|O8?")
+# Of numpy's format, versions 1 to 3, for one pickled object.
+HEADER = re.compile(
+    rb"\x93NUMPY(?:\x01\x00..|[\x02\x03]\x00....)"
+    rb"\{'descr': '\|O', 'fortran_order': False, 'shape': \(\), \} *\n",
+    re.DOTALL,
+)
 
 
 class _DType(Buildable):
     """numpy.dtype, of plain numbers or of objects."""
 
     def __init__(self, kind: Any, *_: Any) -> None:
-        if not isinstance(kind, str) or kind[:1] not in ("f", "i", "u", "b", "O"):
-            raise PickleRefused(f"arrays may not be of type {kind!r}")
+        if not isinstance(kind, str) or not KIND.fullmatch(kind):
+            raise PickleRefused("arrays must be of numbers.")
         self.is_object = kind.startswith("O")
         self._kind = kind
         self._order: Any = "="
@@ -34,7 +41,7 @@ class _DType(Buildable):
             case (_, ("<" | ">" | "|" | "=") as order, *_):
                 self._order = order
             case _:
-                raise PickleRefused("a type of numbers has no order of bytes")
+                raise PickleRefused("a type of numbers has no order of bytes.")
 
     @property
     def plain(self) -> np.dtype:
@@ -52,24 +59,24 @@ class _Array(Buildable):
         """Take shape, type and bytes; of an array of objects, a list of these."""
         match state:
             case (_, tuple(shape), _DType() as dtype, bool() | int() as fortran, raw):
-                if not all(type(n) is int and n >= 0 for n in shape):
-                    raise PickleRefused("an array has no shape")
+                if not all(type(n) is int and 0 <= n < 2**40 for n in shape[:8]):
+                    raise PickleRefused("an array has no shape.")
                 if dtype.is_object and isinstance(raw, list):
                     self.value = raw
                     return
                 if not dtype.is_object and isinstance(raw, bytes):
                     numbers = np.frombuffer(raw, dtype.plain)
-                    if numbers.size != math.prod(shape):
-                        raise PickleRefused("an array is not of its shape")
+                    if len(shape) > 8 or numbers.size != math.prod(shape):
+                        raise PickleRefused("an array is not of its shape.")
                     self.value = numbers.reshape(shape, order="F" if fortran else "C")
                     return
-        raise PickleRefused("an array has no numbers")
+        raise PickleRefused("an array has no numbers.")
 
 
 def _encoded(text: Any, encoding: Any) -> bytes:
     """How pickles before protocol 3 write bytes."""
     if not isinstance(text, str) or encoding != "latin1":
-        raise PickleRefused("bytes must be written as latin1")
+        raise PickleRefused("bytes must be written as latin1.")
     return text.encode("latin1")
 
 
@@ -90,48 +97,37 @@ def read_pickled_dict(path: Path) -> dict[str, np.ndarray]:
         VisxpError: it cannot be read, is over a limit, or holds anything else.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise _refused(path, f"it is over the limit of {MAX_BYTES:,} bytes")
-        with zipfile.ZipFile(path) as file:
-            (part,) = file.infolist()
-            if part.file_size > MAX_BYTES:
-                raise _refused(path, f"it is over the limit of {MAX_BYTES:,} bytes")
-            data = file.read(part)
-        value = _read_npy(data)
-    except OSError as error:
-        raise _refused(path, error.strerror or str(error)) from error
-    except PickleRefused as error:
-        raise _refused(path, str(error).removesuffix(".")) from error
-    except VisxpError:
-        raise
-    except (ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise _refused(path, f"it is damaged: {error}") from error
-    if not isinstance(value, dict):
-        raise _refused(path, "there is no dict in it")
-    arrays = {}
-    for name, array in value.items():
-        if not isinstance(name, str) or not isinstance(array, _Array):
-            raise _refused(path, "its dict holds more than arrays")
-        if not isinstance(array.value, np.ndarray):
-            raise _refused(path, f"{name!r} is no array of numbers")
-        arrays[name] = array.value
+        file = Zip(read_bytes(path, MAX_BYTES), compressed=True)
+        if list(file.parts) != [PART]:
+            raise Unreadable(f"{PART} must be its one part")
+        value = _read_npy(file.read(PART, MAX_BYTES))
+        if not isinstance(value, dict):
+            raise Unreadable("there is no dict in it")
+        arrays = {}
+        for name, array in value.items():
+            if not isinstance(name, str) or not isinstance(array, _Array):
+                raise Unreadable("its dict holds more than arrays")
+            if not isinstance(array.value, np.ndarray):
+                raise Unreadable("its dict holds more than arrays of numbers")
+            arrays[name] = array.value
+    except (Unreadable, PickleRefused) as error:
+        why = str(error).removesuffix(".")
+        raise VisxpError(
+            f"{ascii(os.fspath(path))} must be a spectrogram as VisXP writes them: "
+            f"{why}."
+        ) from error
     return arrays
 
 
 def _read_npy(data: bytes) -> Any:
     """The one object of an array of objects in numpy's file format."""
-    if data[:6] != b"\x93NUMPY" or len(data) < 12:
-        raise ValueError("no array of numpy")
-    wide = data[6] > 1
-    start = 12 if wide else 10
-    (length,) = struct.unpack("<I" if wide else "<H", data[8:start])
-    header = ast.literal_eval(data[start : start + length].decode("latin1").strip())
-    if header != {"descr": "|O", "fortran_order": False, "shape": ()}:
-        raise ValueError(f"one pickled dict expected, got {header}")
-    match read_pickle(data[start + length :], MEANING):
+    found = HEADER.match(data)
+    if found is None:
+        raise Unreadable("one pickled dict expected, got something else")
+    match read_pickle(data[found.end() :], MEANING):
         case _Array(value=[value]):
             return value
-    raise ValueError("one pickled dict expected")
+    raise Unreadable("one pickled dict expected, got something else")
 
 
 def write_pickled_dict(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -139,9 +135,3 @@ def write_pickled_dict(path: Path, arrays: dict[str, np.ndarray]) -> None:
     out = io.BytesIO()
     np.savez(out, arrays)  # type: ignore[arg-type]
     write_whole(path, out.getvalue())
-
-
-def _refused(path: Path, why: str) -> VisxpError:
-    return VisxpError(
-        f"{os.fspath(path)!r} must be a spectrogram as VisXP writes them: {why}."
-    )

@@ -12,7 +12,7 @@ import numpy as np
 from visxp_jax.config import ModelConfig
 from visxp_jax.errors import VisxpError
 from visxp_jax.models.audiovisual import AudioVisualNet, Head
-from visxp_jax.models.bind import build_network
+from visxp_jax.models.bind import PUBLISHED_POOL, build_network
 from visxp_jax.production.settings import Normalisation, Settings
 from visxp_jax.production.torch_file import Tensor, TorchFile
 
@@ -29,6 +29,9 @@ HEAD = "lin2"
 
 def read_state(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a checkpoint: a state_dict, or what has one under that name.
+
+    Returns:
+        By name, of the shapes and types that torch had.
 
     Raises:
         VisxpError: see `TorchFile`; or there are no weights in it.
@@ -97,8 +100,10 @@ def published(state: Arrays, settings: Settings, path: Path) -> Published:
         path: Of the checkpoint, for messages.
 
     Raises:
-        VisxpError: names an array that is missing, unknown, or of another shape.
+        VisxpError: names an array that is missing, unknown, or of another shape; or
+            the network gives another number of features for inputs of such a size.
     """
+    check_sizes(settings, path)
     with_sound = settings.audio is not None
     heads = {HEAD: Head(settings.classes)} if settings.classes else {}
     network = build_network(model_config(settings), heads)
@@ -129,6 +134,26 @@ def published(state: Arrays, settings: Settings, path: Path) -> Published:
     return Published(settings, network, jax.tree.map(jnp.asarray, variables))
 
 
+def check_sizes(settings: Settings, path: Path) -> None:
+    """Refuse inputs of which the last pool would leave none, or more than one vector.
+
+    Raises:
+        VisxpError: they are of such a size.
+    """
+    sizes = [(settings.size, PUBLISHED_POOL[0])]
+    if settings.audio:
+        shape = (settings.audio.bands, settings.audio.frames)
+        sizes.append((shape, PUBLISHED_POOL[1]))
+    for size, pool in sizes:
+        for length, window in zip(size, pool, strict=True):
+            cells = (length + 1) // 2 // 8  # one step of 2, then three pools
+            if not window <= cells < 2 * window:
+                raise VisxpError(
+                    f"{path}: inputs of size {size} leave {cells} cells where the last "
+                    f"pool of the network takes {window} to {2 * window - 1}."
+                )
+
+
 def _tower(shapes: Any, prefix: str, taken: "_Taken") -> tuple[Any, Any]:
     params, stats = {}, {}
     for name, block in shapes.items():
@@ -149,7 +174,7 @@ def _tower(shapes: Any, prefix: str, taken: "_Taken") -> tuple[Any, Any]:
         stats[name] = {
             "bn": {
                 "mean": taken(f"{norm}.running_mean", each),
-                "var": taken(f"{norm}.running_var", each),
+                "var": taken(f"{norm}.running_var", each, least=0.0),
             }
         }
     return params, stats
@@ -167,7 +192,9 @@ class _Taken:
         }
         self._path = path
 
-    def __call__(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    def __call__(
+        self, name: str, shape: tuple[int, ...], *, least: float = -np.inf
+    ) -> np.ndarray:
         if name not in self._left:
             raise self._wrong(name, f"{list(shape)}", "nothing")
         value = self._left.pop(name)
@@ -175,8 +202,8 @@ class _Taken:
             got = f"{value.dtype} {list(value.shape)}"
             raise self._wrong(name, f"floats {list(shape)}", got)
         value = value.astype(np.float32)
-        if not np.isfinite(value).all():
-            raise self._wrong(name, "finite", "NaN or infinity")
+        if not np.isfinite(value).all() or value.min() < least:
+            raise self._wrong(name, f"finite and >= {least}", "something else")
         return value
 
     def all_but(self, unused: set[str]) -> None:
@@ -188,7 +215,7 @@ class _Taken:
     def _wrong(self, name: str, want: str, have: str) -> VisxpError:
         return VisxpError(
             f"{self._path} must hold the network that its configuration describes: "
-            f"{want} for {name}, got {have}."
+            f"{want} for {ascii(name[:80])}, got {have}."
         )
 
 

@@ -6,10 +6,12 @@
 For each folder, or tar.gz of one, writes features/NAME.pt as the original does: a NumPy
 file of float32 rows, one for each keyframe in the order of time: ms, first and last ms
 of its shot or -1 -1, 512 numbers of sound if the network has ears, 512 of sight; and
-NAME.json beside it, which says what made them. Folders that are done are left alone.
+NAME.json beside it, which says what made them. Folders that are done, and have not
+changed since, are left alone; one that cannot be used is named and skipped.
 """
 
 import argparse
+import hashlib
 import io
 import json
 import os
@@ -38,6 +40,7 @@ from visxp_jax.production.checkpoint import (
 )
 from visxp_jax.production.folder import (
     Folder,
+    Spectrogram,
     name_of,
     opened,
     read_keyframe,
@@ -47,8 +50,7 @@ from visxp_jax.production.settings import Settings, read_settings
 from visxp_jax.progress import progress_bar
 
 BATCH = 32
-# What features of the same network have in common.
-SAME = ("checkpoint_sha256", "config_sha256")
+READERS = 4  # threads, each with a picture in hand
 SILENCE = PRESETS["visxp"].silence  # of stored spectrograms
 
 
@@ -57,7 +59,15 @@ class Item(NamedTuple):
 
     time_ms: int
     image: np.ndarray  # float32 [h, w, 3]
-    sound: np.ndarray | None  # float32 [bands, frames]; None if there is none
+    sound: Spectrogram | None  # None if there is none
+
+
+class Extracted(NamedTuple):
+    """Features of one folder."""
+
+    rows: np.ndarray  # float32 [keyframes, 3 + 512 or 3 + 1024]
+    missing: int  # spectrograms that are not there: zeros, as for the original
+    filled: int  # spectrograms that end early: silence stands for the rest
 
 
 def read_item(folder: Folder, settings: Settings, time_ms: int) -> Item:
@@ -77,7 +87,7 @@ def read_item(folder: Folder, settings: Settings, time_ms: int) -> Item:
 
 def read_items(folder: Folder, settings: Settings) -> Iterator[Item]:
     """All in the order of time, read ahead by a few threads."""
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         ahead: deque[Future[Item]] = deque()
         try:
             for time_ms in folder.keyframes:
@@ -91,13 +101,27 @@ def read_items(folder: Folder, settings: Settings) -> Iterator[Item]:
                 waiting.cancel()
 
 
+def check_rates(folder: Folder, settings: Settings) -> None:
+    """Refuse spectrograms of which none is for this network: not to be taken for none.
+
+    Raises:
+        VisxpError: names the rates that there are.
+    """
+    rates = {rate for _, rate in folder.spectrograms}
+    if settings.audio and rates and settings.audio.rate_hz not in rates:
+        raise VisxpError(
+            f"spectrograms must be of {settings.audio.rate_hz} Hz for this network, "
+            f"there are some of {', '.join(map(str, sorted(rates)))} Hz."
+        )
+
+
 def features_of(
     folder: Folder,
     settings: Settings,
     encode: Callable,
     done: Callable[[int], object] = lambda _: None,
-) -> tuple[np.ndarray, int]:
-    """Rows of one folder, and how many of them lack their sound.
+) -> Extracted:
+    """Features of one folder.
 
     Args:
         folder: From `opened`.
@@ -105,11 +129,11 @@ def features_of(
         encode: From `make_encoder`.
         done: Is told of each batch how many rows it had.
 
-    Returns:
-        (float32 [keyframes, 3 + 512 or 3 + 1024], number of spectrograms that are not
-        there: the network is given zeros instead, as by the original).
+    Raises:
+        VisxpError: a file cannot be used, or a feature is not finite.
     """
-    rows, batch, missing = [], [], 0
+    check_rates(folder, settings)
+    rows, batch, missing, filled = [], [], 0, 0
     audio = settings.audio
 
     def encoded() -> None:
@@ -120,7 +144,7 @@ def features_of(
         for i, item in enumerate(batch):
             image[i] = item.image
             if sound is not None and item.sound is not None:
-                sound[i] = item.sound
+                sound[i] = item.sound.values
         parts = [part for part in encode(image, sound) if part is not None]
         where = [(item.time_ms, *folder.shot_at(item.time_ms)) for item in batch]
         rows.append(
@@ -133,30 +157,48 @@ def features_of(
 
     for item in read_items(folder, settings):
         missing += audio is not None and item.sound is None
+        filled += item.sound is not None and item.sound.filled
         batch.append(item)
         if len(batch) == BATCH:
             encoded()
     if batch:
         encoded()
-    return np.concatenate(rows), missing
+    found = np.concatenate(rows)
+    if not np.isfinite(found).all():
+        raise VisxpError("features must be finite, got NaN or infinity.")
+    return Extracted(found, missing, filled)
+
+
+def inputs_of(path: Path) -> str:
+    """Digest of names, sizes and times of change: whether an input is what it was."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    told = hashlib.sha256()
+    for file in files:
+        found = file.lstat()
+        name = os.fsencode(file.relative_to(path.parent))
+        told.update(b"%s\0%d\0%d\0" % (name, found.st_size, found.st_mtime_ns))
+    return told.hexdigest()
 
 
 def write(out: Path, name: str, rows: np.ndarray, about: dict[str, object]) -> None:
-    """NAME.pt and NAME.json, each whole or not at all; the latter says that all is."""
+    """NAME.pt, then NAME.json, which vouches for it: its sha256 is there."""
     file = io.BytesIO()
     np.save(file, rows, allow_pickle=False)
+    sha256 = hashlib.sha256(file.getvalue()).hexdigest()
+    (out / f"{name}.json").unlink(missing_ok=True)
     write_whole(out / f"{name}.pt", file.getvalue())
-    write_whole(out / f"{name}.json", json.dumps(about, indent=2))
+    told = json.dumps({**about, "sha256": sha256}, indent=2)
+    write_whole(out / f"{name}.json", told)
 
 
-def is_done(out: Path, name: str, made_by: dict[str, object]) -> bool:
-    """Whether the same network has made these features."""
+def is_done(out: Path, name: str, inputs: dict[str, str]) -> bool:
+    """Whether these features are there, whole, and of the same inputs."""
     try:
         about = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
-        same = all(about[key] == made_by[key] for key in SAME)
+        same = all(about[key] == value for key, value in inputs.items())
+        return same and about["sha256"] == digest(out / f"{name}.pt")
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return same and (out / f"{name}.pt").exists()
 
 
 def run(folders: list[Path], checkpoint: Path, config: Path, out: Path) -> int:
@@ -173,45 +215,74 @@ def run(folders: list[Path], checkpoint: Path, config: Path, out: Path) -> int:
             f"FOLDERS must differ in name, as their outputs do, but {twice[0]!r} is "
             "there twice; use several --out."
         )
-    settings = read_settings(config)
-    encode = make_encoder(published(read_state(checkpoint), settings, checkpoint))
     made_by = {
         "visxp_jax": __version__,
-        "jax": version("jax"),
-        "checkpoint": os.fspath(checkpoint),
-        "checkpoint_sha256": digest(checkpoint),
-        "config_sha256": digest(config),
-        "command": sys.argv,
+        "checkpoint_sha256": digest_of_input(checkpoint),
+        "config_sha256": digest_of_input(config),
     }
-    failed = 0
+    settings = read_settings(config)
+    encode = make_encoder(published(read_state(checkpoint), settings, checkpoint))
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with progress_bar(desc="extract", unit="keyframe") as bar:
-            for path, name in zip(folders, names, strict=True):
-                if is_done(out, name, made_by):
-                    tqdm.write(f"{printable(path)}: done before")
-                    continue
-                try:
-                    with opened(path) as folder:
-                        rows, missing = features_of(
-                            folder, settings, encode, bar.update
-                        )
-                except VisxpError as error:
-                    failed += 1
-                    tqdm.write(f"skipped: {error}", file=sys.stderr)
-                    continue
-                about = {
-                    "source": os.fspath(path),
-                    "keyframes": len(rows),
-                    "spectrograms_missing": missing,
-                    **made_by,
-                }
-                write(out, name, rows, about)
-                note = f", {missing} without sound" if missing else ""
-                tqdm.write(f"{printable(path)}: {len(rows)} keyframes{note}")
     except OSError as error:
         raise VisxpError(f"cannot write to {out}: {error}.") from error
+    failed = 0
+    with progress_bar(desc="extract", unit="keyframe") as bar:
+        for path, name in zip(folders, names, strict=True):
+            # One that fails in whatever way must not cost the others their night.
+            try:
+                tqdm.write(extract(path, name, settings, encode, out, made_by, bar))
+            except Exception as error:
+                failed += 1
+                kind = "" if isinstance(error, VisxpError) else type(error).__name__
+                told = " ".join(f"{kind} {error}".split())
+                tqdm.write(f"skipped: {printable(path)}: {told}", file=sys.stderr)
     return failed
+
+
+def extract(
+    path: Path,
+    name: str,
+    settings: Settings,
+    encode: Callable,
+    out: Path,
+    made_by: dict[str, str],
+    bar: tqdm,
+) -> str:
+    """One folder, unless that is done already; what to say of it."""
+    if not path.exists():
+        raise VisxpError("no such folder or file.")
+    inputs = {**made_by, "inputs_sha256": inputs_of(path)}
+    if is_done(out, name, inputs):
+        return f"{printable(path)}: done before"
+    with opened(path) as folder:
+        rows, missing, filled = features_of(folder, settings, encode, bar.update)
+    about = {
+        "source": os.fspath(path),
+        "keyframes": len(rows),
+        "spectrograms_missing": missing,
+        "spectrograms_filled": filled,
+        "jax": version("jax"),
+        "command": sys.argv,
+        **inputs,
+    }
+    write(out, name, rows, about)
+    notes = [f"{len(rows)} keyframes"]
+    notes += [f"{missing} without sound"] if missing else []
+    notes += [f"{filled} whose sound ends early"] if filled else []
+    return f"{printable(path)}: {', '.join(notes)}"
+
+
+def digest_of_input(path: Path) -> str:
+    """sha256 of a file of the command line.
+
+    Raises:
+        VisxpError: it cannot be read.
+    """
+    try:
+        return digest(path)
+    except OSError as error:
+        raise VisxpError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,31 +7,45 @@
 or the same in a tar.gz.
 """
 
-import ast
+import gzip
+import io
 import os
+import re
 import shutil
+import stat
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from visxp_jax.errors import VisxpError
 from visxp_jax.production.arrays import read_pickled_dict
+from visxp_jax.production.files import Unreadable, read_bytes
 from visxp_jax.production.settings import AudioSettings, Normalisation
 
-# Of an archive.
+# Of an archive, unpacked, and of what stands before a file in it.
 MAX_MEMBERS = 500_000
-MAX_ARCHIVE_BYTES = 64 * 2**30
+MAX_ARCHIVE_BYTES = 16 * 2**30
+MAX_HEADER_BYTES = 8 * 2**10
 MAX_PIXELS = 8192 * 4608
-MAX_METADATA_BYTES = 16 * 2**20
+MAX_PICTURE_BYTES = 32 * 2**20
+MAX_SCANS = 64  # of a JPEG, each of which goes over all pixels
+MAX_METADATA_BYTES = 4 * 2**20
 SHOTS = PurePosixPath("metadata/shot_boundaries_timestamps_ms.txt")
 NO_SHOT = (-1, -1)
-KINDS = {"keyframes": ".jpg", "spectrograms": ".npz", "metadata": ".txt"}
+# The first versions of the production system had no second r.
+SPECTROGRAMS = ("spectrograms", "spectograms")
+KINDS = {"keyframes": ".jpg", "metadata": ".txt", **dict.fromkeys(SPECTROGRAMS, ".npz")}
+TAR_DAMAGE = (tarfile.TarError, EOFError, zlib.error, ValueError, RecursionError)
+_MS = r"\s*(-?\d{1,12})(?:\.0*)?\s*"
+PAIR = re.compile(rf"\s*[\[(]{_MS},{_MS},?\s*[\])]\s*")
 
 
 @dataclass(frozen=True)
@@ -70,16 +84,51 @@ def opened(path: Path) -> Iterator[Folder]:
         return
     with tempfile.TemporaryDirectory(prefix="visxp-folder-") as scratch:
         unpack(path, Path(scratch))
-        yield read_folder(Path(scratch))
+        try:
+            yield read_folder(Path(scratch))
+        except VisxpError as error:  # of a file in it, which has a place there alone
+            told = str(error).replace(scratch, os.fspath(path))
+            raise VisxpError(told) from error
 
 
 def name_of(path: Path) -> str:
-    """Of a folder or archive without its endings: production's source id."""
-    name = path.resolve().name
+    """Of a folder or archive: production's source id.
+
+    Without endings, and without what production puts before it in archives' names.
+    """
+    name = os.path.basename(os.path.abspath(path))
     if not path.is_dir():
         for ending in (".gz", ".tgz", ".tar"):
             name = name.removesuffix(ending)
+        name = name.removeprefix("visxp_prep__")
     return name
+
+
+class _Counted:
+    """A stream that ends with an error after so many bytes, compressed or not."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._left = stream, MAX_ARCHIVE_BYTES
+
+    def read(self, size: int = 2**16) -> bytes:
+        data = self._stream.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise Unreadable(f"it is over the limit of {MAX_ARCHIVE_BYTES:,} bytes")
+        return data
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose names and extensions are no larger than any need."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> "_Member":
+        member = super().frombuf(buf, encoding, errors)
+        files = (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE)
+        extended = member.type not in files
+        if member.size < 0 or (extended and member.size > MAX_HEADER_BYTES):
+            raise Unreadable("a header in it is damaged or too large")
+        return member
 
 
 def unpack(archive: Path, into: Path) -> None:
@@ -88,36 +137,37 @@ def unpack(archive: Path, into: Path) -> None:
     Nothing else is written: no links, devices, or paths that lead elsewhere.
 
     Args:
-        archive: tar, compressed or not.
+        archive: tar or tar.gz.
         into: An empty folder.
 
     Raises:
-        VisxpError: it cannot be read, is damaged, or over a limit.
+        VisxpError: it cannot be read, is damaged, over a limit, or there is no space.
     """
-    total = 0
     try:
-        with tarfile.open(archive, "r|*") as tar:
-            for count, member in enumerate(tar, start=1):
-                if count > MAX_MEMBERS:
-                    raise _archive(archive, f"over the limit of {MAX_MEMBERS:,} files")
-                place = _place(member)
-                if place is None:
-                    continue
-                total += member.size
-                if total > MAX_ARCHIVE_BYTES:
-                    raise _archive(
-                        archive, f"over the limit of {MAX_ARCHIVE_BYTES:,} bytes"
-                    )
-                source = tar.extractfile(member)
-                assert source is not None  # it is a file
-                target = into / place
-                target.parent.mkdir(exist_ok=True)
-                with target.open("wb") as file:
-                    shutil.copyfileobj(source, file)
-    except (tarfile.TarError, EOFError) as error:
-        raise _archive(archive, f"not readable as one: {error}") from error
+        if not stat.S_ISREG(archive.stat().st_mode):
+            raise Unreadable("it is neither a folder nor a file")
+        with archive.open("rb") as file:
+            packed = file.peek(2)[:2] == b"\x1f\x8b"
+            stream: Any = _Counted(gzip.GzipFile(fileobj=file) if packed else file)
+            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
+                for count, member in enumerate(tar, start=1):
+                    if count > MAX_MEMBERS:
+                        raise Unreadable(
+                            f"it is over the limit of {MAX_MEMBERS:,} files"
+                        )
+                    place = _place(member)
+                    source = None if place is None else tar.extractfile(member)
+                    if place is None or source is None:
+                        continue
+                    target = into / place
+                    target.parent.mkdir(exist_ok=True)
+                    with target.open("wb") as out:
+                        shutil.copyfileobj(source, out)
     except OSError as error:
         raise _archive(archive, error.strerror or str(error)) from error
+    except (Unreadable, *TAR_DAMAGE) as error:
+        why = str(error) if isinstance(error, Unreadable) else "it is damaged"
+        raise _archive(archive, why) from error
 
 
 def _place(member: tarfile.TarInfo) -> PurePosixPath | None:
@@ -131,8 +181,9 @@ def _place(member: tarfile.TarInfo) -> PurePosixPath | None:
 
 
 def _archive(path: Path, why: str) -> VisxpError:
+    name = ascii(os.fspath(path))
     return VisxpError(
-        f"{os.fspath(path)!r} must be a folder of keyframes, or a tar.gz of one: {why}."
+        f"{name} must be a folder of keyframes, or a tar.gz of one: {why}."
     )
 
 
@@ -142,20 +193,27 @@ def read_folder(path: Path) -> Folder:
     Raises:
         VisxpError: see `opened`.
     """
-    keyframes = {
-        _time(file, file.stem): file for file in (path / "keyframes").glob("*.jpg")
-    }
+    keyframes: dict[int, Path] = {}
+    for file in (path / "keyframes").glob("*.jpg"):
+        _put(keyframes, _time(file, file.stem), file)
     if not keyframes:
         raise VisxpError(f"{path} must have keyframes/*.jpg, but has none.")
-    spectrograms = {}
-    for file in (path / "spectrograms").glob("*.npz"):
-        spectrograms[time_and_rate(file)] = file
+    spectrograms: dict[tuple[int, int], Path] = {}
+    for name in SPECTROGRAMS:
+        for file in (path / name).glob("*.npz"):
+            _put(spectrograms, time_and_rate(file), file)
     times = sorted(keyframes)
     return Folder(
         keyframes={time: keyframes[time] for time in times},
         spectrograms=spectrograms,
         shots=read_shots(path / SHOTS, times[-1]),
     )
+
+
+def _put(files: dict[Any, Path], key: Any, file: Path) -> None:
+    if key in files:
+        raise VisxpError(f"{file} and {files[key].name} must be of different times.")
+    files[key] = file
 
 
 def time_and_rate(spectrogram: Path) -> tuple[int, int]:
@@ -171,14 +229,14 @@ def time_and_rate(spectrogram: Path) -> tuple[int, int]:
 def _time(file: Path, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 12):
         raise VisxpError(
-            f"{os.fspath(file)!r} must be named by its time in whole ms, as "
+            f"{ascii(os.fspath(file))} must be named by its time in whole ms, as "
             "keyframes/1500.jpg and spectrograms/1500_24000.npz."
         )
     return int(text)
 
 
 def read_shots(path: Path, last_ms: int) -> np.ndarray:
-    """A list of (start, end) in ms, read as literals.
+    """A list of (start, end) in ms, as Python writes it; it is not run.
 
     An empty list, which detectors write where there is no cut, is one shot.
 
@@ -193,23 +251,16 @@ def read_shots(path: Path, last_ms: int) -> np.ndarray:
         VisxpError: it cannot be read, or holds anything else.
     """
     try:
-        if path.stat().st_size > MAX_METADATA_BYTES:
-            raise VisxpError(f"{path} must be at most {MAX_METADATA_BYTES:,} bytes.")
-        found = ast.literal_eval(path.read_text(encoding="utf-8").strip())
-    except OSError as error:
-        raise VisxpError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        found = None
-    if found == []:
-        return np.array([[0, last_ms]])
-    if not isinstance(found, list) or not all(
-        isinstance(shot, tuple | list)
-        and len(shot) == 2
-        and all(type(ms) is int and abs(ms) < 2**53 for ms in shot)
-        for shot in found
-    ):
+        text = read_bytes(path, MAX_METADATA_BYTES).decode("ascii", "replace").strip()
+    except Unreadable as error:
+        raise VisxpError(f"{path} must be a list of shots: {error}.") from error
+    shots, at, end = [], 1, len(text) - 1
+    while at < end and (pair := PAIR.match(text, at, end)):
+        shots.append((int(pair[1]), int(pair[2])))
+        at = pair.end() + (text[pair.end() : pair.end() + 1] == ",")
+    if text[:1] + text[-1:] not in ("[]", "()") or text[at:end].strip():
         raise VisxpError(f"{path} must be a list of (start, end) in whole ms.")
-    return np.array(found, np.int64)
+    return np.array(shots or [(0, last_ms)], np.int64)
 
 
 def read_keyframe(path: Path, size: tuple[int, int], norm: Normalisation) -> np.ndarray:
@@ -228,29 +279,45 @@ def read_keyframe(path: Path, size: tuple[int, int], norm: Normalisation) -> np.
     """
     height, width = size
     try:
-        with Image.open(path, formats=["JPEG"]) as image:
+        data = read_bytes(path, MAX_PICTURE_BYTES)
+        if data.count(b"\xff\xda") > MAX_SCANS:
+            raise Unreadable(f"it is over the limit of {MAX_SCANS} scans")
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise VisxpError(
-                    f"{os.fspath(path)!r} must have at most {MAX_PIXELS:,} pixels, got "
-                    f"{image.width} x {image.height}."
+                raise Unreadable(
+                    f"it is over the limit of {MAX_PIXELS:,} pixels: {image.width} x "
+                    f"{image.height}"
                 )
-            pixels = np.asarray(image.convert("RGB"), np.float32) / np.float32(255)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-        if isinstance(error, VisxpError):
-            raise
-        raise VisxpError(f"{os.fspath(path)!r} must be a JPEG: {error}.") from error
+            planes = image.convert("RGB").split()
+    except Unreadable as error:
+        raise _picture(path, str(error)) from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _picture(path, "it is damaged, or none") from error
     channels = []
-    for channel, mean, std in zip(
-        pixels.transpose(2, 0, 1), norm.mean, norm.std, strict=True
-    ):
-        plane = Image.fromarray((channel - np.float32(mean)) / np.float32(std))
-        resized = plane.resize((width, height), Image.Resampling.BILINEAR)
+    for plane, mean, std in zip(planes, norm.mean, norm.std, strict=True):
+        values = np.asarray(plane, np.float32) / np.float32(255)
+        values -= np.float32(mean)
+        values /= np.float32(std)
+        resized = Image.fromarray(values).resize(
+            (width, height), Image.Resampling.BILINEAR
+        )
         channels.append(np.asarray(resized))
     return np.stack(channels, axis=-1)
 
 
-def read_spectrogram(path: Path, audio: AudioSettings, silence: float) -> np.ndarray:
-    """A spectrogram as the network takes it, float32 [bands, frames].
+def _picture(path: Path, why: str) -> VisxpError:
+    return VisxpError(f"{ascii(os.fspath(path))} must be a JPEG: {why}.")
+
+
+class Spectrogram(NamedTuple):
+    """A spectrogram as the network takes it."""
+
+    values: np.ndarray  # float32 [bands, frames]
+    filled: bool  # with silence at the end
+
+
+def read_spectrogram(path: Path, audio: AudioSettings, silence: float) -> Spectrogram:
+    """Read one, and normalise it as the network wants it.
 
     One that is short, as from a window over the end of the sound, is filled up with
     silence; the original stops there.
@@ -267,20 +334,25 @@ def read_spectrogram(path: Path, audio: AudioSettings, silence: float) -> np.nda
     found = arrays.get("audio")
     want = f"(1, {audio.bands}, {audio.frames})"
     if found is None or found.dtype.kind != "f":
-        raise VisxpError(f"{os.fspath(path)!r} must have floats {want} named 'audio'.")
+        raise VisxpError(
+            f"{ascii(os.fspath(path))} must have floats {want} named 'audio'."
+        )
     if (
         found.ndim != 3
         or found.shape[:2] != (1, audio.bands)
         or not 1 <= found.shape[2] <= audio.frames
     ):
         raise VisxpError(
-            f"{os.fspath(path)!r} must be of shape {want}, got {found.shape}; it was "
-            "made with other settings than the network's, such as another rate, window "
-            "or number of bands."
+            f"{ascii(os.fspath(path))} must be of shape {want}, got {found.shape}; it "
+            "was made with other settings than the network's, such as another rate, "
+            "window or number of bands."
         )
     whole = np.full((audio.bands, audio.frames), silence, np.float32)
     whole[:, : found.shape[2]] = found[0]
     if not np.isfinite(whole).all():
-        raise VisxpError(f"{os.fspath(path)!r} must be finite, got NaN or infinity.")
+        raise VisxpError(
+            f"{ascii(os.fspath(path))} must be finite, got NaN or infinity."
+        )
     (mean,), (std,) = audio.normalisation.mean, audio.normalisation.std
-    return (whole - np.float32(mean)) / np.float32(std)
+    values = (whole - np.float32(mean)) / np.float32(std)
+    return Spectrogram(values, found.shape[2] < audio.frames)

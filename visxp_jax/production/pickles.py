@@ -6,12 +6,15 @@ not give a meaning to: nothing is imported, and no code from the file can run.
 """
 
 import pickletools
-from collections.abc import Callable, Mapping
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from visxp_jax.errors import VisxpError
 
 MAX_STEPS = 5_000_000  # instructions of one pickle
+# What calls may make of it, in members and bytes, beside its own length.
+MAX_MADE = 1_000_000
 
 
 class PickleRefused(VisxpError):
@@ -60,7 +63,7 @@ def read_pickle(
     Raises:
         PickleRefused: it names anything else, or is damaged.
     """
-    machine = _Machine(meaning, persistent)
+    machine = _Machine(meaning, persistent, MAX_MADE + len(data))
     try:
         for step, (opcode, arg, _) in enumerate(pickletools.genops(data)):
             if step >= MAX_STEPS:
@@ -70,7 +73,8 @@ def read_pickle(
     except PickleRefused:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        raise PickleRefused(f"a pickle is damaged: {error}") from None
+        why = " ".join(str(error).split())[:200]
+        raise PickleRefused(f"a pickle is damaged: {why}.") from None
 
 
 class _Machine:
@@ -78,7 +82,9 @@ class _Machine:
         self,
         meaning: Mapping[str, Callable[..., Any]],
         persistent: Callable[[Any], Any] | None,
+        budget: int,
     ) -> None:
+        self._budget = budget  # of what calls make
         self._meaning = meaning
         self._persistent = persistent
         self._stack: list[Any] = []
@@ -150,10 +156,13 @@ class _Machine:
         full = _as(Name, what).full
         if full not in self._meaning:
             raise PickleRefused(
-                f"a pickle may not call {full!r}; nothing of it was run. It may do "
-                f"without, or the file is hostile."
+                f"a pickle may not call {reprlib.repr(full)}; nothing of it was run."
             )
-        return self._meaning[full](*args)
+        made = self._meaning[full](*args)
+        self._budget -= len(made) if isinstance(made, dict | bytes) else 1
+        if self._budget < 0:
+            raise PickleRefused("a pickle makes too much of too little.")
+        return made
 
     def _marked(self) -> list[Any]:
         """What was put on the stack after the last mark, taken from it."""
@@ -177,7 +186,21 @@ def _as(kind: type, value: Any) -> Any:
 
 
 def _pairs(values: list[Any]) -> dict[Any, Any]:
-    return dict(zip(values[::2], values[1::2], strict=True))
+    return as_dict(zip(values[::2], values[1::2], strict=True))
+
+
+def as_dict(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """A dict by names or numbers: to hash anything deeper could take forever.
+
+    Raises:
+        PickleRefused: a key is something else.
+    """
+    found = {}
+    for key, value in pairs:
+        if type(key) not in (str, int, bool):
+            raise PickleRefused("keys of a dict must be names or numbers.")
+        found[key] = value
+    return found
 
 
 _IGNORED = {"PROTO", "FRAME", "STOP"}

@@ -1,7 +1,7 @@
 """The YAML file that goes with a VisXP checkpoint."""
 
 import ast
-import math
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,12 @@ from typing import Any
 import yaml
 
 from visxp_jax.errors import VisxpError
+from visxp_jax.production.files import Unreadable, read_bytes
 
-MAX_BYTES = 2**20
+MAX_BYTES = 2**16
+MAX_LITERAL = 500  # characters
+# What YAML raises for values that are not what their tags say.
+WRONG = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -60,17 +64,22 @@ def read_settings(path: Path) -> Settings:
         VisxpError: it cannot be read, or lacks a value, which is named.
     """
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
-        if len(text) > MAX_BYTES:
-            raise VisxpError(f"{path} must be at most {MAX_BYTES:,} bytes.")
-        values = yaml.safe_load(text)
-    except OSError as error:
-        raise VisxpError(f"{path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = " ".join(str(error).split())
+        values = yaml.load(read_bytes(path, MAX_BYTES), _Plain)  # noqa: S506  (no tags)
+    except Unreadable as error:
+        raise VisxpError(f"{path} must be a configuration: {error}.") from error
+    except (yaml.YAMLError, RecursionError, *WRONG) as error:
+        line = " ".join(str(error).split())[:200]
         raise VisxpError(f"{path} must be YAML: {line}.") from None
     return _Reader(path, values).settings()
+
+
+class _Plain(yaml.SafeLoader):
+    """Of text, numbers and truth values; a reference to another part is a bomb."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("references (*name) are not allowed")
+        return super().compose_node(parent, index)
 
 
 class _Reader:
@@ -100,9 +109,12 @@ class _Reader:
         try:
             self._at("INPUT.SPECTROGRAM")
             section = "INPUT.SPECTROGRAM"
-        except VisxpError:
-            self._at("INPUT.SPECTOGRAM")
+        except VisxpError as error:
             section = "INPUT.SPECTOGRAM"
+            try:
+                self._at(section)
+            except VisxpError:
+                raise error from None
         one, bands, frames = self._sizes(f"{section}.DIMENSIONALITY", 3)
         if one != 1:
             raise self._wrong(f"{section}.DIMENSIONALITY", "(1, bands, frames)", one)
@@ -126,8 +138,10 @@ class _Reader:
         if not isinstance(found, str):
             return found
         try:
+            if len(found) > MAX_LITERAL:
+                raise ValueError("too long")
             return ast.literal_eval(found.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
             raise self._wrong(key, "numbers in brackets", found) from None
 
     def _whole(self, key: str) -> int:
@@ -150,15 +164,19 @@ class _Reader:
         found = self._literal(key)
         if isinstance(found, list | tuple) and len(found) == 2:
             parts = [n if isinstance(n, list | tuple) else (n,) for n in found]
+            # One number stands for all channels, as in torchvision.
+            parts = [tuple(p) * channels if len(p) == 1 else tuple(p) for p in parts]
             if all(
                 len(part) == channels
-                and all(type(n) in (int, float) and math.isfinite(n) for n in part)
+                and all(type(n) in (int, float) and abs(n) < 1e6 for n in part)
                 for part in parts
             ):
                 mean, std = (tuple(map(float, part)) for part in parts)
-                if all(n > 0 for n in std):
+                if all(n > 1e-6 for n in std):
                     return Normalisation(mean, std)
         raise self._wrong(key, f"(mean, std) of {channels} channels", found)
 
     def _wrong(self, key: str, must: str, got: Any) -> VisxpError:
-        return VisxpError(f"{self._path}: {key} must be {must}, got {got!r}.")
+        return VisxpError(
+            f"{self._path}: {key} must be {must}, got {reprlib.repr(got)}."
+        )

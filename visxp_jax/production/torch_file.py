@@ -7,7 +7,6 @@ refer to storages, and 'NAME/data/0', 'NAME/data/1', ... with their bytes.
 import math
 import os
 import stat
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +14,13 @@ import ml_dtypes
 import numpy as np
 
 from visxp_jax.errors import VisxpError
-from visxp_jax.production.pickles import Name, PickleRefused, read_pickle
+from visxp_jax.production.files import Unreadable, Zip
+from visxp_jax.production.pickles import Name, PickleRefused, as_dict, read_pickle
 
-MAX_BYTES = 4 * 2**30  # of the file, and of its parts together
+MAX_BYTES = 4 * 2**30
 MAX_PARTS = 100_000
 MAX_PICKLE_BYTES = 64 * 2**20
+MAX_DIMENSIONS = 8
 
 _DTYPES: dict[str, np.dtype] = {
     f"torch.{name}Storage": np.dtype(kind)
@@ -76,39 +77,35 @@ class TorchFile:
                 raise self._refused("it is not a file")
             if status.st_size > MAX_BYTES:
                 raise self._refused(f"it is over the limit of {MAX_BYTES:,} bytes")
-            self._zip = zipfile.ZipFile(path)
+            self._zip = Zip(path, compressed=False)
         except OSError as error:
-            raise self._refused(error.strerror or str(error)) from error
-        except zipfile.BadZipFile as error:
+            raise self._refused(error.strerror or "it cannot be read") from error
+        except Unreadable as error:
             raise self._refused(
-                "it is no zip; files of PyTorch before 1.6 must be loaded and saved "
-                "again by a newer one"
+                f"{error}; files of PyTorch before 1.6 must be loaded and saved again "
+                "by a newer one"
             ) from error
-        parts = self._zip.infolist()
-        total = sum(part.file_size for part in parts)
-        if len(parts) > MAX_PARTS or total > MAX_BYTES:
-            raise self._refused(
-                f"it is over the limit of {MAX_PARTS:,} parts or {MAX_BYTES:,} bytes: "
-                f"{len(parts):,} parts, {total:,} bytes"
-            )
-        self._parts = {part.filename: part for part in parts}
-        pickles = [name for name in self._parts if name.split("/")[1:] == ["data.pkl"]]
+        self._left = status.st_size  # of numbers that tensors may have together
+        parts = self._zip.parts
+        if len(parts) > MAX_PARTS:
+            raise self._refused(f"it is over the limit of {MAX_PARTS:,} parts")
+        pickles = [name for name in parts if name.split("/")[1:] == ["data.pkl"]]
         if len(pickles) != 1:
             raise self._refused("it has no data.pkl, or several")
         (name,) = pickles
         self._root = name.removesuffix("data.pkl")
         order = f"{self._root}byteorder"
-        if order in self._parts and self._read(order, 16) != b"little":
+        if order in parts and self._read(order, 16) != b"little":
             raise self._refused("its numbers are not little-endian")
         try:
             self.saved: Any = read_pickle(
                 self._read(name, MAX_PICKLE_BYTES),
                 {
-                    "collections.OrderedDict": lambda pairs=(): dict(pairs),
+                    "collections.OrderedDict": lambda pairs=(): as_dict(pairs),
                     "torch._utils._rebuild_tensor_v2": _tensor,
                     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
                 },
-                persistent=self._storage,
+                persistent=_storage,
             )
         except PickleRefused as error:
             raise self._refused(str(error).removesuffix(".")) from error
@@ -123,24 +120,20 @@ class TorchFile:
         """The numbers of a tensor, of its shape and type.
 
         Raises:
-            VisxpError: the file does not hold them.
+            VisxpError: the file does not hold them, or so many tensors share them that
+                they would be more than it holds.
         """
-        storage = tensor.storage
-        size = storage.size * storage.dtype.itemsize
-        name = f"{self._root}data/{storage.part}"
-        if name not in self._parts or self._parts[name].file_size != size:
-            raise self._refused(f"its part {name!r} must be of {size:,} bytes")
-        numbers = np.frombuffer(self._read(name, size), storage.dtype)
+        storage, name = tensor.storage, f"{self._root}data/{tensor.storage.part}"
+        numbers = np.frombuffer(
+            self._read(name, storage.size * storage.dtype.itemsize), storage.dtype
+        )
         last = tensor.offset + sum(
             (n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True)
         )
         count = math.prod(tensor.shape)
-        if (
-            min(tensor.offset, *tensor.shape, *tensor.strides, 0) < 0
-            or count > len(numbers)  # one number in many places would be a bomb
-            or (count and last >= len(numbers))
-        ):
-            raise self._refused(f"a tensor reaches beyond its part {name!r}")
+        self._left -= count * storage.dtype.itemsize
+        if self._left < 0 or (count and last >= len(numbers)):
+            raise self._refused(f"a tensor reaches beyond its part {ascii(name)}")
         strides = tuple(step * storage.dtype.itemsize for step in tensor.strides)
         return np.array(
             np.lib.stride_tricks.as_strided(
@@ -148,40 +141,35 @@ class TorchFile:
             )
         )
 
-    def _storage(self, reference: Any) -> _Storage:
-        match reference:
-            case ("storage", Name(full), str(part), str(), int(size)) if size >= 0:
-                if full not in _DTYPES:
-                    raise PickleRefused(f"numbers of type {full!r} are not known")
-                return _Storage(part, _DTYPES[full], size)
-        raise PickleRefused("a tensor must refer to a storage, got something else")
-
     def _read(self, name: str, most: int) -> bytes:
-        if self._parts[name].file_size > most:
-            raise self._refused(
-                f"its part {name!r} is over the limit of {most:,} bytes"
-            )
         try:
-            return self._zip.read(name)
-        except (
-            OSError,
-            RuntimeError,
-            NotImplementedError,
-            zipfile.BadZipFile,
-        ) as error:
-            raise self._refused(f"its part {name!r} is damaged: {error}") from error
+            return self._zip.read(name, most)
+        except Unreadable as error:
+            raise self._refused(str(error)) from error
 
     def _refused(self, why: str) -> VisxpError:
-        path = os.fspath(self._path)
-        return VisxpError(
-            f"{path!r} must be a checkpoint that torch.save wrote: {why}."
-        )
+        path = ascii(os.fspath(self._path))
+        return VisxpError(f"{path} must be a checkpoint that torch.save wrote: {why}.")
+
+
+def _sizes(*values: Any) -> bool:
+    """Whether these are numbers as small as sizes of arrays are."""
+    return all(type(n) is int and 0 <= n < 2**40 for n in values)
+
+
+def _storage(reference: Any) -> _Storage:
+    match reference:
+        case ("storage", Name(full), str(part), str(), size) if _sizes(size):
+            if full not in _DTYPES:
+                raise PickleRefused(f"numbers of type {full[:80]!r} are not known.")
+            return _Storage(part, _DTYPES[full], size)
+    raise PickleRefused("a tensor must refer to a storage, got something else.")
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
     match (storage, offset, shape, strides):
         case (_Storage(), int(), tuple(), tuple()) if len(shape) == len(
             strides
-        ) and all(isinstance(n, int) for n in (*shape, *strides)):
+        ) <= MAX_DIMENSIONS and _sizes(offset, *shape, *strides):
             return Tensor(storage, offset, shape, strides)
-    raise PickleRefused("a tensor must have a storage, an offset, a shape and strides")
+    raise PickleRefused("a tensor must have a storage, an offset, a shape and strides.")

@@ -33,6 +33,7 @@ QUERIES = 6
 NEIGHBOURS = 6
 
 # What each figure means, and what stands beside it.
+HIDDEN = ("label_names", "figures")  # of what made a run: shown elsewhere
 MEANINGS: dict[str, tuple[str, dict[str, str]]] = {
     "avc_accuracy": (
         "After the first stage: share of pairs of a picture and a sound of which the "
@@ -124,7 +125,7 @@ def write_report(
     rows = read_jsonl(session.workdir / "metrics.jsonl")
     report = Report(
         title=f"visxp_jax: {session.config.name}",
-        summary={k: _line(v) for k, v in about.items() if k != "label_names"},
+        summary={k: _line(v) for k, v in about.items() if k not in HIDDEN},
         figures=figures(results),
         curves=curves(rows),
         stages=stage_starts(session),
