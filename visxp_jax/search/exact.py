@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pyarrow as pa
 
 from visxp_jax.models.bind import Model
 from visxp_jax.search.store import MODALITIES, Store
@@ -86,20 +85,30 @@ class Searcher:
         Raises:
             VisxpError: the store is damaged.
         """
-        tables, names, parts = [], [], {name: [] for name in MODALITIES}
-        for rows in store.rows():
-            tables.append(rows.table)
-            names += [rows.collection] * rows.table.num_rows
-            for name in MODALITIES:
-                parts[name].append(rows.vectors[name])
-        self.collection = np.array(names, object)
-        self.table = pa.concat_tables(tables) if tables else None
+        found = list(store.rows())
+        self._names: list[str] = []  # of files and collections, each once
+        number: dict[str, int] = {}
+
+        def numbers(names: list[str]) -> np.ndarray:
+            for name in set(names) - number.keys():
+                number[name] = len(self._names)
+                self._names.append(name)
+            return np.array([number[name] for name in names], np.int32)
+
+        files = [numbers(rows.table["path"].to_pylist()) for rows in found]
+        groups = [numbers([rows.collection]).repeat(len(rows.table)) for rows in found]
+        self._file = np.concatenate([np.zeros(0, np.int32), *files])
+        self._collection = np.concatenate([np.zeros(0, np.int32), *groups])
+        self._start_s, self._end_s = (
+            np.concatenate([np.zeros(0), *(rows.table[name] for rows in found)])
+            for name in ("start_s", "end_s")
+        )
         self._blocks: dict[str, list[jax.Array]] = {}
         self._lengths: dict[str, np.ndarray] = {}
         for name in MODALITIES:
             self._blocks[name], self._lengths[name] = [], np.zeros((0, 1), np.float32)
-            if tables:
-                self._load(name, parts[name])
+            if found:
+                self._load(name, [rows.vectors[name] for rows in found])
 
     def _load(self, name: str, parts: list[np.ndarray]) -> None:
         width = parts[0].shape[1]
@@ -129,7 +138,7 @@ class Searcher:
 
     def __len__(self) -> int:
         """Number of clips."""
-        return len(self.collection)
+        return len(self._file)
 
     def vector(self, row: int, modality: str) -> np.ndarray | None:
         """The vector float32 [d] of a clip; None if it lacks that modality."""
@@ -140,20 +149,18 @@ class Searcher:
 
     def row(self, path: str, at_s: float) -> int | None:
         """The clip of a file that a time is in; None if there is none."""
-        if self.table is None:
+        if path not in self._names:
             return None
-        start = self.table["start_s"].to_numpy()
-        end = self.table["end_s"].to_numpy()
-        for row in np.flatnonzero((start <= at_s) & (at_s < end)).tolist():
-            if self.table["path"][row].as_py() == path:
-                return row
-        return None
+        here = self._file == self._names.index(path)
+        here &= (self._start_s <= at_s) & (at_s < self._end_s)
+        return int(np.argmax(here)) if here.any() else None
 
     def allowed(self, collections: Collection[str] | None) -> np.ndarray:
         """Which clips are in one of these collections, bool [n]; None for all."""
         if collections is None:
             return np.ones(len(self), bool)
-        return np.isin(self.collection, list(collections))
+        wanted = [i for i, name in enumerate(self._names) if name in collections]
+        return np.isin(self._collection, wanted)
 
     def search(
         self,
@@ -201,11 +208,14 @@ class Searcher:
         ]
 
     def _hit(self, score: float, row: int) -> Hit:
-        assert self.table is not None
-        path, start_s, end_s = (
-            self.table[name][row].as_py() for name in ("path", "start_s", "end_s")
+        return Hit(
+            score=score,
+            row=row,
+            path=self._names[self._file[row]],
+            start_s=float(self._start_s[row]),
+            end_s=float(self._end_s[row]),
+            collection=self._names[self._collection[row]],
         )
-        return Hit(score, row, path, start_s, end_s, self.collection[row])
 
 
 def _filled(values: np.ndarray) -> np.ndarray:

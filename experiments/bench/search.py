@@ -1,0 +1,172 @@
+"""Search among many vectors: queries a second, recall, time to be ready, memory.
+
+    python -m experiments.bench.search --rows 100000
+
+Rows are of groups in noise, width 512, and so are queries. Ours loads an index of that
+many clips from the disk and compares with all; NumPy does the same by a matrix product
+and a partition; usearch and faiss, where they are installed, build an index of their
+own. Recall is of the ten best by float64. One query at a time, and a hundred at once.
+"""
+
+import argparse
+import importlib.util
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from experiments.bench.measure import arguments, finish, interleaved
+from visxp_jax.search.exact import Searcher
+from visxp_jax.search.store import COLUMNS, Store
+
+WIDTH, QUERIES, K = 512, 100, 10
+Find = Callable[[np.ndarray], np.ndarray]  # queries [q, d] to rows [q, K]
+
+
+def vectors(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Unit float32 [rows, 512] of 1,000 groups, and queries [100, 512] of some."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((1000, WIDTH)).astype(np.float32)
+
+    def some(count: int) -> np.ndarray:
+        x = centres[rng.integers(1000, size=count)]
+        x = x + rng.standard_normal((count, WIDTH)).astype(np.float32)
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    return some(rows), some(QUERIES)
+
+
+def write_features(path: Path, x: np.ndarray) -> None:
+    """As extraction does, a file for every thousand seconds."""
+    at = np.arange(len(x))
+    whole = pa.array(np.ones(len(x), bool))
+    columns: dict[str, object] = {
+        "path": [f"{i // 1000}.mp4" for i in at],
+        "start_s": (at % 1000).astype(float),
+        "end_s": (at % 1000) + 1.0,
+        "frame_s": (at % 1000) + 0.5,
+        **dict.fromkeys(COLUMNS[4:], whole),
+    }
+    for name in ("audio", "video"):
+        flat = pa.array(x.ravel())
+        columns[name] = pa.FixedSizeListArray.from_arrays(flat, WIDTH)
+    about = json.dumps({"model_sha256": "0" * 64})
+    pq.write_table(pa.table(columns).replace_schema_metadata({"about": about}), path)
+
+
+def ours(x: np.ndarray, scratch: Path) -> Find:
+    """Loaded from the disk, where it was put before."""
+    del x
+    searcher = Searcher(Store(scratch / "index"))
+
+    def find(queries: np.ndarray) -> np.ndarray:
+        hits = searcher.search(queries, "video", k=K)
+        return np.array([[hit.row for hit in one] for one in hits])
+
+    return find
+
+
+def numpy_product(x: np.ndarray, scratch: Path) -> Find:
+    """What is usually written by hand."""
+    del scratch
+
+    def find(queries: np.ndarray) -> np.ndarray:
+        scores = queries @ x.T
+        best = np.argpartition(-scores, K, axis=1)[:, :K]
+        order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1)
+        return np.take_along_axis(best, order, axis=1)
+
+    return find
+
+
+def usearch(x: np.ndarray, scratch: Path) -> Find:
+    """Approximate, as it comes, float16."""
+    from usearch.index import Index
+
+    del scratch
+    index = Index(ndim=WIDTH, metric="cos", dtype="f16")
+    index.add(np.arange(len(x)), x)
+
+    def find(queries: np.ndarray) -> np.ndarray:
+        return np.atleast_2d(index.search(queries, K).keys).astype(int)
+
+    return find
+
+
+def faiss_flat(x: np.ndarray, scratch: Path) -> Find:
+    """Exact."""
+    import faiss
+
+    del scratch
+    index = faiss.IndexFlatIP(WIDTH)
+    index.add(x)
+    return lambda queries: index.search(queries, K)[1]
+
+
+def main() -> None:
+    """Print the table."""
+    parser: argparse.ArgumentParser = arguments(__doc__)
+    parser.add_argument("--rows", type=int, default=100_000)
+    args = parser.parse_args()
+    x, queries = vectors(args.rows)
+    scores = queries.astype(np.float64) @ x.T.astype(np.float64)
+    right = np.argsort(-scores, axis=1)[:, :K]
+    del scores
+    rivals = {"visxp_jax": ours, "NumPy": numpy_product}
+    if importlib.util.find_spec("usearch"):
+        rivals["usearch"] = usearch
+    if importlib.util.find_spec("faiss"):
+        rivals["faiss flat"] = faiss_flat
+    figures: dict[str, object] = {"rows": args.rows, "width": WIDTH, "k": K}
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        write_features(scratch / "features.parquet", x)
+        begun = time.perf_counter()
+        Store(scratch / "index").add(scratch / "features.parquet")
+        figures["add_seconds"] = time.perf_counter() - begun
+        size = sum(p.stat().st_size for p in (scratch / "index").rglob("*"))
+        figures["index_bytes"] = size
+        print(
+            f"{args.rows:,} x {WIDTH}, two modalities: added in "
+            f"{figures['add_seconds']:.1f} s, {size / 2**30:.2f} GiB on the disk"
+        )
+        found, ready = {}, {}
+        for rival, make in rivals.items():
+            begun = time.perf_counter()
+            found[rival] = make(x, scratch)
+            ready[rival] = time.perf_counter() - begun
+    jobs: dict[str, Callable[[], object]] = {}
+    units = {}
+    for rival, find in found.items():
+        jobs[f"{rival}, {QUERIES} at once"] = lambda find=find: find(queries)
+        jobs[f"{rival}, one"] = lambda find=find: [find(q[None]) for q in queries[:10]]
+        units |= {f"{rival}, {QUERIES} at once": QUERIES, f"{rival}, one": 10}
+    rates = interleaved(
+        jobs, units=units, reference=f"NumPy, {QUERIES} at once", rounds=args.rounds
+    )
+    rows = {}
+    for job, rate in rates.items():
+        rival = job.split(",")[0]
+        hits = found[rival](queries)
+        recall = np.mean(
+            [len(set(a) & set(b)) / K for a, b in zip(hits, right, strict=True)]
+        )
+        rows[job] = {
+            "queries_per_s": rate.per_s,
+            "recall": float(recall),
+            "ready_seconds": ready[rival],
+        }
+        print(
+            f"  {job:26} {rate.per_s:9.1f} queries/s  recall {recall:.3f}"
+            f"  ready in {ready[rival]:.1f} s"
+        )
+    finish(args.out, "search", figures | {"rivals": rows})
+
+
+if __name__ == "__main__":
+    main()
