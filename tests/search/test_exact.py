@@ -19,6 +19,7 @@ SILENT = ("c.mp4",)
 def searcher(tmp_path, monkeypatch) -> Searcher:
     """44 clips in three segments of two collections, in blocks of 16."""
     monkeypatch.setattr(EXACT, "BLOCK", 16)
+    monkeypatch.setattr(EXACT, "LEAST", 4)
     store = Store(tmp_path / "index")
     names = list(FILES)
     for i, part in enumerate((names[:3], names[3:6], names[6:])):

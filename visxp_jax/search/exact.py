@@ -11,9 +11,10 @@ import numpy as np
 from visxp_jax.models.bind import Model
 from visxp_jax.search.store import MODALITIES, Store
 
-# Rows compared at once: arrays of one shape, so that nothing is compiled again when
-# clips are added.
+# Rows compared at once: arrays of one shape, and a last one of a power of two, so that
+# little is compiled again when clips are added.
 BLOCK = 2**16
+LEAST = 2**10
 
 
 class Hit(NamedTuple):
@@ -114,8 +115,8 @@ class Searcher:
         width = parts[0].shape[1]
         lengths, block, filled = [], np.zeros((BLOCK, width), np.float32), 0
 
-        def put() -> None:
-            self._blocks[name].append(jnp.asarray(block.copy()))
+        def put(rows: int) -> None:
+            self._blocks[name].append(jnp.asarray(block[:rows].copy()))
             block[:] = 0
 
         for part in parts:
@@ -130,10 +131,10 @@ class Searcher:
                     filled += len(fit)
                     rows = rows[len(fit) :]
                     if filled == BLOCK:
-                        put()
+                        put(BLOCK)
                         filled = 0
         if filled:
-            put()
+            put(min(BLOCK, max(LEAST, 1 << (filled - 1).bit_length())))
         self._lengths[name] = np.concatenate(lengths)
 
     def __len__(self) -> int:
@@ -194,8 +195,9 @@ class Searcher:
         found = []
         for number, block in enumerate(self._blocks[modality]):
             here = slice(number * BLOCK, (number + 1) * BLOCK)
-            score = scores(block, _filled(lengths[here]), queries)
-            best, places = _best(score, _filled(mask[here]), k=min(k, BLOCK))
+            size = len(block)
+            score = scores(block, _filled(lengths[here], size), queries)
+            best, places = _best(score, _filled(mask[here], size), k=min(k, size))
             found.append((best, places + number * BLOCK))
         best, places = (
             np.concatenate([np.asarray(x) for x in part], axis=1)
@@ -218,6 +220,6 @@ class Searcher:
         )
 
 
-def _filled(values: np.ndarray) -> np.ndarray:
-    """Up to BLOCK rows, with zeros or False."""
-    return np.pad(values, ((0, BLOCK - len(values)), *[(0, 0)] * (values.ndim - 1)))
+def _filled(values: np.ndarray, size: int) -> np.ndarray:
+    """Up to so many rows, with zeros or False."""
+    return np.pad(values, ((0, size - len(values)), *[(0, 0)] * (values.ndim - 1)))
