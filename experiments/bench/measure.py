@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import math
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -98,6 +100,13 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5, help="timed turns of each")
     parser.add_argument("--out", type=Path, help="also write the figures here, JSON")
     return parser
+
+
+def peak_gib() -> float:
+    """Of this process since it began: what getrusage says counts its parent, too."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    found = re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) / 2**20 if found else math.nan
 
 
 def finish(out: Path | None, name: str, figures: Mapping[str, Any]) -> None:

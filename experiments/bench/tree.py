@@ -13,11 +13,9 @@ core that of a process it started (Linux).
 import argparse
 import math
 import multiprocessing
-import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import numpy as np
 from joblib import cpu_count
@@ -25,7 +23,7 @@ from joblib.externals.loky import get_reusable_executor
 from scipy.cluster.hierarchy import linkage
 from sklearn.cluster import KMeans
 
-from experiments.bench.measure import arguments, finish
+from experiments.bench.measure import arguments, finish, peak_gib
 from visxp_jax.hierarchy import build, dasgupta_cost
 from visxp_jax.hierarchy.metrics import unit_rows
 from visxp_jax.hierarchy.tree import grafted, random_tree
@@ -86,13 +84,6 @@ RIVALS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def peak_gib() -> float:
-    """Of this process since it began: what getrusage says counts its parent, too."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    found = re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)
-    return int(found[1]) / 2**20 if found else math.nan
-
-
 def measured(data: str, rival: str, n: int) -> dict[str, float]:
     """Of one tree, in this process."""
     x = DATA[data](n)
@@ -109,10 +100,11 @@ def main() -> None:
     """Print the tables."""
     parser: argparse.ArgumentParser = arguments(__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
     args = parser.parse_args()
     figures: dict[str, object] = {"rows": args.rows, "width": WIDTH}
     spawn = multiprocessing.get_context("spawn")
-    for data in DATA:
+    for data in args.data:
         found = {}
         for rival in RIVALS:
             with ProcessPoolExecutor(1, mp_context=spawn) as alone:

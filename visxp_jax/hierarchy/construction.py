@@ -40,7 +40,7 @@ def build(
     """A binary tree over the rows of a matrix.
 
     Time is that of trees of at most `DIRECT` leaves, one for about every sqrt(n) rows.
-    Memory is a few hundred bytes for each number in `x`: of 100,000 x 64 1.1 GB.
+    Memory is about ten times that of `x`, and 0.3 GB for each process beside the first.
 
     Args:
         x: [n, d]; similarity is (1 + cosine) / 2.
