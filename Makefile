@@ -23,7 +23,7 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/installed-$(VERSION)
 WORKDIR ?= runs/demo
 # Most of the time of tests is compilation, on one core each.
-PYTEST_ARGS ?= -n 2 --dist=loadfile
+PYTEST_ARGS ?= -n 2 --dist=loadfile --no-loadscope-reorder
 # On CPU a step asks for its memory anew; in large pages that takes glibc less time:
 # 1.1 to 1.25 times the steps per second. Elsewhere it means nothing.
 HUGE_PAGES := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
