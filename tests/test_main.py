@@ -102,7 +102,8 @@ def losses(workdir: Path) -> dict[int, dict[str, float]]:
 
 @pytest.mark.parametrize(
     ("number", "stop_after"),
-    [(signal.SIGTERM, 0), (signal.SIGTERM, 8), (signal.SIGKILL, 12)],
+    # SIGTERM in the middle of a run: see test_relabel.py and test_two_hosts.py.
+    [(signal.SIGTERM, 0), (signal.SIGKILL, 12)],
 )
 def test_run_that_was_stopped_goes_on_to_the_same_losses_and_weights(
     finished, prepared, tmp_path, number, stop_after
