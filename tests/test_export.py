@@ -41,11 +41,9 @@ def exported(tmp_path, monkeypatch):
     return load_weights(tmp_path / "run"), out
 
 
-@pytest.mark.parametrize("rows", [1, 5])
-def test_the_program_gives_the_same_vectors_without_this_project(
-    rows, exported, tmp_path
-):
+def test_the_program_gives_the_same_vectors_without_this_project(exported, tmp_path):
     trained, out = exported
+    rows = 5  # the code on the card, tested below, gives it one
     rng = np.random.default_rng(0)
     size = trained.encoder.size_px
     frame = rng.integers(0, 256, (rows, size, size, 3), np.uint8)
