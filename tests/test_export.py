@@ -1,5 +1,6 @@
 """A model for others: the same vectors without this project, and what made them."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -71,6 +72,8 @@ def test_safetensors_hold_the_weights_and_their_configuration(exported):
     with safe_open(out / "model.safetensors", "np") as file:
         about = file.metadata()
     assert from_dict(json.loads(about["config"])) == trained.config
+    assert json.loads(about["encoder"])["size_px"] == trained.encoder.size_px
+    assert "/home/someone" not in str(about)
     assert json.loads(about["step"]) == 34
 
 
@@ -82,12 +85,18 @@ def test_the_card_says_what_made_it_and_how_good_it_is(exported):
     assert "| ari" not in text
     assert "| note | a \\| b ## c |" in text
     assert "/home/someone" not in text
-    assert f'"size_px": {trained.encoder.size_px}' in text
     code = text.split("```python\n")[1].split("```")[0]
     done = subprocess.run(
         [sys.executable, "-I", "-c", code], cwd=out, check=False, capture_output=True
     )
     assert done.returncode == 0, done.stderr.decode()
+    assert trained.config is not None
+    data = dataclasses.replace(trained.config.data, videos="/somewhere/videos")
+    elsewhere = dataclasses.replace(trained.config, data=data)
+    text = export.card(trained._replace(config=elsewhere))
+    assert '"videos": "videos"' in text
+    assert "/somewhere" not in text
+    assert f'"size_px": {trained.encoder.size_px}' in text
 
 
 def test_mistakes_are_one_line(tmp_path, capsys):

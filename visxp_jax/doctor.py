@@ -190,8 +190,10 @@ def compare(video: Path, reference: Path) -> list[str]:
 
     notes = []
     if wanted.shape != right.shape:
-        notes.append(f"shape: [1, {right.bands}, {right.frames}] expected, got ")
-        notes[0] += f"{list(stored.shape)}; {_why(wanted.shape, right.shape)}"
+        notes.append(
+            f"shape: [1, {right.bands}, {right.frames}] expected, got "
+            f"{list(stored.shape)}; {_why(wanted.shape, right.shape)}"
+        )
     own = error(Setting("", right))
     if own < TOLERANCE:
         return [f"equal: largest difference {own:.1e} (limit {TOLERANCE})", *notes]

@@ -71,6 +71,22 @@ Configuration:
 """
 
 
+# Of the machine that trained it: of no use elsewhere, and perhaps not for all to see.
+PATHS = ("data", "checkpoint")
+DATA_PATHS = ("videos", "labels", "dir")
+
+
+def shareable(trained: Trained) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """What made a model, and the configuration of its run if any; of paths the ends."""
+    about = {key: value for key, value in trained.about.items() if key not in PATHS}
+    if trained.config is None:
+        return about, None
+    config = to_dict(trained.config)
+    data = config["data"]
+    data |= {key: Path(data[key]).name for key in DATA_PATHS}
+    return about, config
+
+
 def encoder_program(trained: Trained) -> bytes:
     """The encoder with its weights, as `jax.export.deserialize` takes it.
 
@@ -98,10 +114,9 @@ def safetensors(trained: Trained) -> bytes:
     tree = {"params": trained.params, "model_state": trained.model_state}
     flat = flatten_dict(tree, sep="/")
     arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
-    about = {key: json.dumps(value) for key, value in trained.about.items()}
-    encoder = json.dumps(to_dict(trained.encoder))
-    config = json.dumps(to_dict(trained.config) if trained.config else None)
-    return save(arrays, metadata={**about, "encoder": encoder, "config": config})
+    about, config = shareable(trained)
+    told = {**about, "encoder": to_dict(trained.encoder), "config": config}
+    return save(arrays, metadata={key: json.dumps(x) for key, x in told.items()})
 
 
 def cell(value: Any) -> str:
@@ -117,18 +132,18 @@ def card(trained: Trained) -> str:
         trained: From `load_weights`.
     """
     results = trained.about.get("figures", {})
-    encoder, config, recipe = trained.encoder, trained.config, trained.spectrogram
+    encoder, recipe = trained.encoder, trained.spectrogram
+    about, config = shareable(trained)
     origin = "Its weights come from elsewhere."
     if config:
-        origin = f"Trained by visxp_jax in the stages {', '.join(config.stages)}."
+        origin = f"Trained by visxp_jax in the stages {', '.join(config['stages'])}."
     from visxp_jax.report.collect import MEANINGS, of_levels  # late: it loads much
 
     meanings = MEANINGS | of_levels(results)
-    left_out = ("label_names", "figures", "data", "checkpoint")
     made = [
         f"| {cell(key)} | {cell(value)} |"
-        for key, value in trained.about.items()
-        if key not in left_out
+        for key, value in about.items()
+        if key not in ("label_names", "figures")
     ]
     rows = [
         f"| {cell(name)} | {value:.4g} | {cell(meanings.get(name, ('',))[0])} |"
@@ -149,7 +164,7 @@ def card(trained: Trained) -> str:
         spectrogram=json.dumps(dataclasses.asdict(recipe), indent=1),
         made="\n".join(made),
         figures="\n".join(table) if rows else "None were kept with the weights.",
-        config=json.dumps(to_dict(config or encoder), indent=1),
+        config=json.dumps(config or to_dict(encoder), indent=1),
     )
 
 

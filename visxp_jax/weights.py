@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from visxp_jax.atomic import write_whole
 from visxp_jax.audio.spectrogram import PRESETS, Spectrogram
 from visxp_jax.config import (
     EncoderConfig,
@@ -84,11 +84,9 @@ def save_weights(
     flat: dict[str, Any] = {
         k: np.asarray(v) for k, v in flatten_dict(tree, sep="/").items()
     }
-    weights = workdir / "model.npz"
-    partial = workdir / "model.npz.partial"
-    with partial.open("wb") as file:
-        np.savez(file, **flat)
-    digest = hashlib.sha256(partial.read_bytes()).hexdigest()
+    file = io.BytesIO()
+    np.savez(file, **flat)
+    digest = hashlib.sha256(file.getvalue()).hexdigest()
     record = {
         **about,
         "sha256": digest,
@@ -96,10 +94,8 @@ def save_weights(
         "heads": {name: head._asdict() for name, head in heads.items()},
         "config": to_dict(config) if config else None,
     }
-    text = json.dumps(record, indent=2)
-    (workdir / "model.json.partial").write_text(text, encoding="utf-8")
-    os.replace(partial, weights)
-    os.replace(workdir / "model.json.partial", workdir / "model.json")
+    write_whole(workdir / "model.npz", file.getvalue())
+    write_whole(workdir / "model.json", json.dumps(record, indent=2))
     return digest
 
 

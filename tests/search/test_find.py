@@ -115,7 +115,9 @@ def test_the_answer_for_people_has_time_and_file(made, capsys):
     (line,) = capsys.readouterr().out.splitlines()
     score, start, dash, end, path, collection = line.split()
     assert float(score) <= 1.0001
-    assert (start[:5], dash, end[:5], collection) == ("0:00:", "-", "0:00:", "all")
+    assert start in ("0:00.0", "0:01.0", "0:02.0")
+    assert end in ("0:01.0", "0:02.0", "0:03.0")
+    assert (dash, collection) == ("-", "all")
     assert path.endswith(".mp4")
     assert search.main(["show", index]) == 0
     assert "all: 5 files, 15 clips" in capsys.readouterr().out

@@ -19,18 +19,13 @@ from pathlib import Path
 
 from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
+from visxp_jax.report.gallery import clock
 from visxp_jax.search.exact import Hit, Searcher, cosines, match_scores
 from visxp_jax.search.query import vectors_of
 from visxp_jax.search.store import Store
 from visxp_jax.weights import Trained, load_weights
 
 MODALITIES = {"sight": "video", "sound": "audio"}
-
-
-def clock(seconds: float) -> str:
-    """h:mm:ss of a time."""
-    whole = int(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 def trained_for(store: Store, workdir: Path | None, what: str) -> Trained:
