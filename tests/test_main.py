@@ -47,7 +47,8 @@ def command(workdir: Path, data: Path, *extra: str) -> list[str]:
         f"--workdir={workdir}",
         f"--config.data.dir={data}",
         "--config.run.log_every=4",
-        "--config.selflabel.steps=30",
+        "--config.run.eval_every=12",
+        "--config.selflabel.steps=18",
         "--notensorboard",
         *extra,
     ]
@@ -79,7 +80,7 @@ def test_run_leaves_figures_report_and_model(finished):
     assert "data:image/jpeg" in page
     assert json.loads((finished / "config.json").read_text())["name"] == "selflabel"
     about = json.loads((finished / "model.json").read_text())
-    assert about["step"] == 34
+    assert about["step"] == 22
     names = set().union(*read_jsonl(finished / "metrics.jsonl"))
     assert {
         "loss/clustering",
