@@ -26,6 +26,7 @@ from visxp_jax.media import Clip, MediaError, ReadReport, probe, read_clips
 
 CLIPS_PER_GROUP = 64  # held in memory at a time, 70 KB each
 JPEG_QUALITY = 90
+THUMBNAIL_QUALITY = 75  # 3 KB each at 128 pixels
 
 SCHEMA = pa.schema(
     [
@@ -40,6 +41,7 @@ SCHEMA = pa.schema(
         ("partial", pa.bool_()),
     ]
 )
+THUMBNAIL = pa.field("thumbnail", pa.binary())  # JPEG, where they are asked for
 
 
 class PartTask(NamedTuple):
@@ -49,6 +51,7 @@ class PartTask(NamedTuple):
     folder: Path
     spectrogram: str
     size_px: int
+    thumbnail_px: int = 0
 
     @property
     def part(self) -> Path:
@@ -97,7 +100,7 @@ def read_row(task: PartTask) -> Row | None:
 
 
 def read_part(task: PartTask) -> Iterator[dict[str, Any]]:
-    """The clips of one video, as dictionaries with the columns of `SCHEMA`."""
+    """The clips of one video, as dictionaries with the columns of the part."""
     # Without pre_buffer groups are not kept: memory stays flat here, too.
     with pq.ParquetFile(task.part, pre_buffer=False) as file:
         for batch in file.iter_batches(batch_size=CLIPS_PER_GROUP):
@@ -128,13 +131,15 @@ def _write_clips(task: PartTask, beat: Beat) -> Row:
         path,
         size_px=task.size_px,
         spectrogram=PRESETS[task.spectrogram],
+        thumbnail_px=task.thumbnail_px,
         report=report,
     )
+    schema = SCHEMA.append(THUMBNAIL) if task.thumbnail_px else SCHEMA
     unfinished = task.part.with_name(f"{task.part.name}.{os.getpid()}.tmp")
     try:
         with pq.ParquetWriter(
             unfinished,
-            SCHEMA,
+            schema,
             compression="NONE",  # JPEG and half floats hardly shrink
             use_dictionary=False,
             write_statistics=False,
@@ -148,10 +153,10 @@ def _write_clips(task: PartTask, beat: Beat) -> Row:
                 group.append(_record(clip))
                 beat()
                 if len(group) == CLIPS_PER_GROUP:
-                    writer.write_table(pa.Table.from_pylist(group, SCHEMA))
+                    writer.write_table(pa.Table.from_pylist(group, schema))
                     group.clear()
             if group:
-                writer.write_table(pa.Table.from_pylist(group, SCHEMA))
+                writer.write_table(pa.Table.from_pylist(group, schema))
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         unfinished.replace(task.part)
@@ -176,8 +181,15 @@ def _write_clips(task: PartTask, beat: Beat) -> Row:
 
 def _record(clip: Clip) -> dict[str, Any]:
     record = clip._asdict()
-    jpeg = io.BytesIO()
-    Image.fromarray(clip.frame).save(jpeg, "JPEG", quality=JPEG_QUALITY)
-    record["frame"] = jpeg.getvalue()
+    record["frame"] = jpeg_of(clip.frame, JPEG_QUALITY)
+    if clip.thumbnail is not None:
+        record["thumbnail"] = jpeg_of(clip.thumbnail, THUMBNAIL_QUALITY)
     record["log_mel"] = clip.log_mel.astype(np.float16).tobytes()
     return record
+
+
+def jpeg_of(image: np.ndarray, quality: int) -> bytes:
+    """uint8 [h, w, 3] as a JPEG file."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return file.getvalue()

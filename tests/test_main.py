@@ -17,6 +17,8 @@ import pytest
 from PIL import Image
 
 from data_prep.parts import JPEG_QUALITY
+from tests.videos import write_video
+from visxp_jax import extract
 from visxp_jax.audio.spectrogram import PRESETS
 from visxp_jax.data.dataset import open_dataset, read_prepared
 from visxp_jax.media import probe, read_clips, read_sounds
@@ -184,9 +186,9 @@ def test_prepare_run_and_extract_without_tensorflow(demo_videos, tmp_path):
     )
     assert "TensorFlow is not installed: metrics.jsonl only" in told
     assert (workdir / "report.html").exists()
-    video, out = next(demo_videos.rglob("*.mp4")), tmp_path / "out.npz"
+    video, out = next(demo_videos.rglob("*.mp4")), tmp_path / "out"
     call("-m", "visxp_jax.extract", f"--workdir={workdir}", f"--out={out}", str(video))
-    assert out.exists()
+    assert len(list(out.glob("*.parquet"))) == 1
 
 
 def refused(result: subprocess.CompletedProcess, *words: str) -> None:
@@ -358,58 +360,117 @@ def test_extract_gives_vectors_with_times_and_provenance(
     assert not probe(files[0]).has_audio
     broken = tmp_path / "-broken $(x).mp4"
     broken.write_bytes(b"no video")
-    from visxp_jax.extract import main
-
+    out = tmp_path / "features"
+    command = [f"--workdir={finished}", f"--out={out}", "--batch-size=7"]
+    command += [*map(str, files), "--", str(broken)]
     capsys.readouterr()
-    for name in ("out.npz", "out.parquet"):
-        code = main(
-            [
-                f"--workdir={finished}",
-                f"--out={tmp_path / name}",
-                "--batch-size=7",
-                *map(str, files),
-                "--",
-                str(broken),
-            ]
-        )
-        assert code == 0
-        told = capsys.readouterr().err
-        assert f"skipped: {broken}: not a readable media file" in told
-    with np.load(tmp_path / "out.npz") as out:
-        about = json.loads(str(out["about"]))
-        table = pq.read_table(tmp_path / "out.parquet")
-        n = len(out["path"])
-        # As they were given, each from its first second on.
-        places = [list(map(str, files)).index(path) for path in out["path"].tolist()]
-        order = list(zip(places, out["start_s"].tolist(), strict=True))
-        assert order == sorted(order)
-        assert set(places) == {0, 1, 2}
-        assert out["audio"].shape == out["video"].shape == (n, 16)
-        np.testing.assert_array_equal(out["end_s"], out["start_s"] + 1)
-        assert ((out["frame_s"] - out["start_s"]) <= 0.5).all()
-        for name in ("audio", "video"):
-            np.testing.assert_allclose(
-                np.stack(table[name].to_numpy()), out[name], rtol=1e-6
-            )
-        silent = ~out["has_audio"]
-        assert silent.tolist() == [place == 0 for place in places]
-        assert not out["audio"][silent].any()
-        video, audio = vectors_of(load_weights(finished), files)
-        np.testing.assert_allclose(out["video"], video, rtol=2e-3, atol=2e-3)
-        np.testing.assert_allclose(
-            out["audio"][~silent], audio[~silent], rtol=2e-3, atol=2e-3
-        )
-    assert (
-        about["model_sha256"]
-        == json.loads((finished / "model.json").read_text())["sha256"]
+    assert extract.main(command) == 0
+    told = capsys.readouterr()
+    assert f"skipped: {broken}: not a readable media file" in told.err
+    assert "of 3 videos" in told.out
+    assert "1 skipped" in told.out
+    video, audio = vectors_of(load_weights(finished), files)
+    at = 0
+    for file in files:
+        (found,) = out.glob(f"{file.stem}-*.parquet")
+        table = pq.read_table(found)
+        n = len(table)
+        here, at = slice(at, at + n), at + n
+        assert set(table["path"].to_pylist()) == {str(file)}
+        assert table["start_s"].to_pylist() == list(range(n))
+        assert table["end_s"].to_pylist() == list(range(1, n + 1))
+        apart = table["frame_s"].to_numpy() - table["start_s"].to_numpy()
+        assert (apart <= 0.5).all()
+        rows = np.stack(table["video"].to_numpy())
+        np.testing.assert_allclose(rows, video[here], rtol=2e-3, atol=2e-3)
+        rows = np.stack(table["audio"].to_numpy())
+        agreement = table["agreement"].to_pylist()
+        if file == files[0]:  # no sound
+            assert not any(table["has_audio"].to_pylist())
+            assert not rows.any()
+            assert set(agreement) == {None}
+        else:
+            np.testing.assert_allclose(rows, audio[here], rtol=2e-3, atol=2e-3)
+            assert all(0 <= x <= 1 for x in agreement)
+        image = Image.open(io.BytesIO(table["thumbnail"][0].as_py()))
+        assert max(image.size) == extract.THUMBNAIL_PX
+        about = json.loads((out / f"_{found.stem}.json").read_text())
+        assert about == json.loads(pq.read_metadata(found).metadata[b"about"])
+        weights = json.loads((finished / "model.json").read_text())["sha256"]
+        assert about["model_sha256"] == weights
+        assert (about["video"], about["clips"]) == (str(file), n)
+    assert len(pq.read_table(out)) == at  # the folder is one table, for any reader
+    assert not list(out.glob(".*"))
+    (told,) = out.glob("_*broken*.json")
+    assert json.loads(told.read_text())["reason"] == "not a readable media file"
+
+
+def test_extract_goes_on_and_does_again_what_has_changed(finished, tmp_path, capsys):
+    folder, out = tmp_path / "videos", tmp_path / "features"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("a.mp4", "sub/a.mp4", "b.mp4", ".hidden.mp4"):
+        write_video(folder / name, seconds=2)
+    command = [f"--workdir={finished}", f"--out={out}", str(folder)]
+
+    def told(*more: str) -> str:
+        capsys.readouterr()
+        assert extract.main([*command, *more]) == 0
+        return capsys.readouterr().out
+
+    halves = [told(f"--shard={i}/2") for i in range(2)]
+    assert sum(int(half.split()[0]) for half in halves) == 6
+    files = sorted(out.glob("*.parquet"))
+    assert len(files) == 3  # two by one name are two
+    assert told().startswith("0 clips of 0 videos")
+    write_video(folder / "b.mp4", seconds=3)
+    assert told().startswith("3 clips of 1 videos")
+    (folder / "b.mp4").write_bytes(b"broken")
+    assert "1 skipped" in told()
+    assert len(list(out.glob("*.parquet"))) == 2  # no features of what is gone
+
+
+def test_extract_that_is_stopped_leaves_what_is_done(finished, demo_videos, tmp_path):
+    command = [sys.executable, "-m", "visxp_jax.extract", f"--workdir={finished}"]
+    out = tmp_path / "out"
+    child = subprocess.Popen(
+        [*command, f"--out={out}", "--batch-size=8", str(demo_videos)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
     )
+    assert child.stderr is not None
+    until = time.monotonic() + 100
+    while not list(out.glob("*.parquet")) and time.monotonic() < until:
+        time.sleep(0.02)
+    child.send_signal(signal.SIGTERM)
+    errors = child.communicate(timeout=60)[1]
+    assert child.returncode == 130, errors
+    assert (
+        errors.strip().splitlines()[-1]
+        == "stopped; the same command goes on from here."
+    )
+    assert not list(out.glob(".*"))
+    found = [extract.about_of(path) for path in out.glob("*.parquet")]
+    assert 0 < len(found) < 24
+    assert all(about["status"] == "kept" for about in found)
 
 
-def test_extract_without_a_model_is_refused(tmp_path, capsys):
-    from visxp_jax.extract import main
-
-    assert main([f"--workdir={tmp_path}", f"--out={tmp_path / 'x.npz'}", "a.mp4"]) == 2
-    assert "must hold a trained model" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--workdir=none"], "none must hold a trained model"),
+        (["--shard=2/2"], "--shard must be like 0/4"),
+        (["--batch-size=0"], "--batch-size must be at least 1"),
+        (["--out=setup.py"], "--out must be a folder"),
+        ([str(ROOT / "README.md")], "none of the videos gave a clip"),
+    ],
+)
+def test_mistakes_in_extraction_are_one_line(finished, args, words, tmp_path, capsys):
+    command = [f"--workdir={finished}", f"--out={tmp_path / 'out'}", "none.mp4", *args]
+    assert extract.main(command) == 2
+    told = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error")]
+    assert len(told) == 1
+    assert words in told[0]
 
 
 @pytest.mark.slow

@@ -1,17 +1,28 @@
-"""Features of videos: `python -m visxp_jax.extract --workdir=... FILES --out=...`.
+"""Features of videos, a Parquet file for each.
 
-Writes one row per second of every file: where it is, and its audio and video vectors.
+    python -m visxp_jax.extract --workdir=runs/mine --out=features VIDEOS ...
+
+VIDEOS are files, or folders to search. OUT gets a row for each second of each: where it
+is, its flags, its audio and its video vector, a thumbnail, and, if the first stage of
+training was by correspondence, the probability that its sound belongs to its picture;
+beside it `_NAME.json`, which says what made it. The same command goes on after it was
+stopped, and does again only what has changed. Several hosts share the work by --shard.
+
 Files are read as for training, by `data_prep`: in worker processes with limits, so that
-a file that crashes, hangs or eats memory is left out alone.
+one that crashes, hangs or eats memory is left out alone.
 """
 
 import argparse
-import json
+import os
 import signal
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Iterator
+import time
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,162 +30,375 @@ import numpy as np
 from tqdm import tqdm
 
 from visxp_jax import __version__
+from visxp_jax.ahead import read_ahead
 from visxp_jax.errors import VisxpError
+from visxp_jax.feature_files import Row, Writer, about_of, file_name
 from visxp_jax.media import printable
 from visxp_jax.progress import progress_bar
 from visxp_jax.types import Batch
 
 # Late, for the worker processes, which import this module and read files only.
 if TYPE_CHECKING:
+    from data_prep import manifest
+    from data_prep.sources import Source
     from visxp_jax.weights import Trained
 
-
-class Row(NamedTuple):
-    """One clip of one file; the order of columns in the output."""
-
-    path: str
-    start_s: float
-    end_s: float
-    frame_s: float
-    has_audio: bool
-    silent: bool
-    partial: bool
+THUMBNAIL_PX = 128
+PACKAGES = ("jax", "av", "numpy", "pillow")
 
 
-Clips = Iterator[tuple[Row, np.ndarray, np.ndarray]]  # with its frame and its log-mel
-Vectors = tuple[list[Row], np.ndarray, np.ndarray]  # rows, audio [n, d], video [n, d]
+class Clip(NamedTuple):
+    """One second of a video, as it is read."""
+
+    source: "Source"
+    row: Row
+    frame: np.ndarray  # uint8 [h, w, 3]
+    log_mel: np.ndarray  # float16 [m, f]
 
 
-def read_files(trained: "Trained", files: list[Path], *, timeout_s: float) -> Clips:
-    """Clips of files: those of one in the order of time, files in that they are done.
+class End(NamedTuple):
+    """There are no more clips of a video."""
+
+    source: "Source"
+    row: "manifest.Row"  # what became of it
+
+
+class Encoded(NamedTuple):
+    """A clip with its vectors, float32 [d] by modality."""
+
+    source: "Source"
+    row: Row
+    vectors: dict[str, np.ndarray]
+
+
+def read_files(
+    trained: "Trained", sources: Sequence["Source"], *, timeout_s: float
+) -> Generator[Clip | End]:
+    """Clips of videos: those of one in the order of time, then its end.
 
     Frames pass through JPEG and log-mels through float16, as those the model was
-    trained on. One that cannot be read is reported on standard error and left out
-    whole.
+    trained on. Videos come in the order that they are done.
 
     Args:
         trained: Whose configuration names the size of frame and spectrogram.
-        files: Videos.
-        timeout_s: A file that yields no clip for so long is left out.
+        sources: Videos.
+        timeout_s: One that yields no clip for so long is left out.
     """
+    from data_prep import manifest
     from data_prep.parts import PartTask, read_clips_of, write_part
     from data_prep.pool import Failure, run_isolated
-    from data_prep.sources import source_of
 
     encoder = trained.encoder
-    with (
-        tempfile.TemporaryDirectory(prefix="visxp-extract-") as scratch,
-        progress_bar(desc="read", unit="file", total=len(files)) as bar,
-    ):
-        tasks = [
-            PartTask(
-                source_of(file), Path(scratch), encoder.spectrogram, encoder.size_px
-            )
-            for file in files
-        ]
+    with tempfile.TemporaryDirectory(prefix="visxp-extract-") as scratch:
+        what = (Path(scratch), encoder.spectrogram, encoder.size_px, THUMBNAIL_PX)
+        tasks = [PartTask(source, *what) for source in sources]
         for task, result in run_isolated(write_part, tasks, timeout_s=timeout_s):
-            bar.update()
-            name = printable(task.source.path)  # of one line, for people
+            source = task.source
             if isinstance(result, Failure):
                 if isinstance(result.error, OSError):
                     raise VisxpError(
                         f"cannot write clips to {scratch}: {result.error}; free space "
                         "there, or set TMPDIR to another place."
                     )
-                tqdm.write(f"skipped: {name}: {result.reason}", file=sys.stderr)
-                continue
-            if result.status != "kept":
-                tqdm.write(f"{result.status}: {name}: {result.reason}", file=sys.stderr)
-            if result.status == "skipped":
-                continue
-            for clip, frame, log_mel in read_clips_of(task):
-                values = (clip[key] for key in Row._fields[1:])
-                yield Row(task.source.name, *values), frame, log_mel
-            task.part.unlink()
+                result = manifest.Row(source.name, "skipped", result.reason)
+            if result.status != "skipped":
+                for clip, frame, log_mel in read_clips_of(task):
+                    values = {key: clip[key] for key in Row._fields if key in clip}
+                    yield Clip(source, Row(source.name, **values), frame, log_mel)
+            task.part.unlink(missing_ok=True)
+            yield End(source, result)
 
 
-def encode(trained: "Trained", clips: Clips, *, batch_size: int) -> Iterator[Vectors]:
-    """Vectors of clips, in batches of one fixed shape filled across files.
+def encode(
+    trained: "Trained", items: Iterable[Clip | End], *, batch_size: int
+) -> Iterator[Encoded | End]:
+    """Vectors of clips, in batches of one fixed shape filled across videos.
 
     Args:
         trained: From `load_weights`.
-        clips: From `read_files`.
+        items: From `read_files`.
         batch_size: Clips at a time, rounded up to a multiple of the devices; the last
             batch is padded, so that there is one compilation.
 
     Yields:
-        `Vectors` in order. Where `has_audio` is False the audio vector is zeros: there
-        was nothing to hear.
+        The same in their order, clips with vectors. Where `has_audio` is False the
+        audio vector is zeros: there was nothing to hear.
     """
-    from visxp_jax.data.reader import filled
+    import jax
+
     from visxp_jax.features import Encoder
+    from visxp_jax.methods.avc import match_probability
     from visxp_jax.sharding import make_mesh
 
     mesh = make_mesh()
-    encoder = Encoder(trained.model, mesh)
     size = -(-batch_size // mesh.size) * mesh.size
+    match = None
+    if "avc" in trained.heads:
+        match = jax.jit(partial(match_probability, trained.model, trained.params))
+    waiting: deque[list[Clip | End]] = deque()  # what a batch was made of
 
-    def batch_of(group: list[tuple[Row, np.ndarray, np.ndarray]]) -> Vectors:
-        rows, frames, log_mels = (list(column) for column in zip(*group, strict=True))
-        n = len(rows)
-        batch = Batch(
-            frame=np.stack(frames),
-            log_mel=np.stack(log_mels),
-            clip_id=np.arange(n, dtype=np.int32),
-            video_id=np.zeros(n, np.int32),
-            label=np.full(n, -1, np.int32),
-            weight=np.ones(n, np.float32),
+    def batches() -> Iterator[Batch]:
+        for group in _groups(items, size):
+            waiting.append(group)
+            clips = [item for item in group if isinstance(item, Clip)]
+            if clips:
+                yield _batch(clips, size)
+
+    encoder = Encoder(trained.model, mesh)
+    for found in encoder.each(trained.params, trained.model_state, batches()):
+        agreement = None
+        if match is not None:
+            pad = ((0, size - len(found.video)), (0, 0))
+            agreement = np.asarray(
+                match(np.pad(found.video, pad), np.pad(found.audio, pad))
+            )
+        at = 0
+        for item in waiting.popleft():
+            if isinstance(item, End):
+                yield item
+                continue
+            row = item.row
+            if agreement is not None and row.has_audio and not row.silent:
+                row = row._replace(agreement=float(agreement[at]))
+            audio = found.audio[at] if row.has_audio else np.zeros_like(found.audio[at])
+            yield Encoded(item.source, row, {"video": found.video[at], "audio": audio})
+            at += 1
+    for group in waiting:  # the ends after the last clip
+        for item in group:
+            assert isinstance(item, End)
+            yield item
+
+
+def _groups(items: Iterable[Clip | End], size: int) -> Iterator[list[Clip | End]]:
+    """Lists with so many clips each, and the ends among them; the last has fewer."""
+    group, clips = [], 0
+    for item in items:
+        group.append(item)
+        clips += isinstance(item, Clip)
+        if clips == size:
+            yield group
+            group, clips = [], 0
+    yield group
+
+
+def _batch(clips: list[Clip], size: int) -> Batch:
+    from visxp_jax.data.reader import filled
+
+    n = len(clips)
+    batch = Batch(
+        frame=np.stack([clip.frame for clip in clips]),
+        log_mel=np.stack([clip.log_mel for clip in clips]),
+        clip_id=np.arange(n, dtype=np.int32),
+        video_id=np.zeros(n, np.int32),
+        label=np.full(n, -1, np.int32),
+        weight=np.ones(n, np.float32),
+    )
+    return filled(batch, size)
+
+
+def find(paths: Sequence[Path], out: Path) -> list["Source"]:
+    """The videos of a command line, by absolute path.
+
+    Args:
+        paths: Files, and folders that are searched with their subfolders.
+        out: Not searched.
+
+    Raises:
+        VisxpError: a folder is empty or may not be read, or two names read the same.
+    """
+    from data_prep.sources import find_sources, source_of
+
+    found: dict[Path, Source] = {}
+    ours = {Path(os.path.realpath(out))}
+    for path in map(Path, map(os.path.abspath, paths)):
+        inside = [path]
+        if path.is_dir():
+            sources = find_sources(path, labels=None, leave_out=ours)
+            inside = [source.path for source in sources if not source.hidden]
+        found |= {file: source_of(file) for file in inside}
+    names = Counter(source.name for source in found.values())
+    if twice := [name for name, count in names.items() if count > 1]:
+        # bytes that are no UTF-8, and a name that spells them out
+        raise VisxpError(f"VIDEOS must differ as text, got two that read {twice[0]!r}.")
+    return list(found.values())
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """'2/8' to (2, 8).
+
+    Raises:
+        VisxpError: it is not like that.
+    """
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and int(number) < int(of)):
+        raise VisxpError(f"--shard must be like 0/4, 1/4, 2/4 or 3/4, got {text!r}.")
+    return int(number), int(of)
+
+
+def is_done(path: Path, about: dict[str, Any]) -> bool:
+    """Whether a feature file is there, made of the same video by the same."""
+    try:
+        found = about_of(path)
+    except VisxpError:
+        return False
+    return all(found.get(key) == value for key, value in about.items())
+
+
+class Files:
+    """The feature files that are being written."""
+
+    def __init__(
+        self, out: Path, made_by: dict[str, Any], notes: dict[str, Any]
+    ) -> None:
+        """Written to `out`, each told what made it, and notes that change nothing."""
+        self._out = out
+        self._notes = notes
+        self._made_by = made_by
+        self._open: dict[str, Writer] = {}
+        self.ends: Counter[str] = Counter()  # by what became of videos
+        self.clips = 0
+
+    def about(self, source: "Source") -> dict[str, Any]:
+        """What a feature file depends on."""
+        return {
+            **self._made_by,
+            "video": source.name,
+            "num_bytes": source.num_bytes,
+            "mtime_ns": source.mtime_ns,
+        }
+
+    def done(self, source: "Source") -> bool:
+        """Whether there is nothing to do."""
+        path = self._out / f"{file_name(source.name, source.key)}.parquet"
+        return is_done(path, self.about(source))
+
+    def add(self, item: Encoded | End) -> None:
+        """Write a clip, or end a file."""
+        source = item.source
+        writer = self._open.get(source.key)
+        if writer is None:
+            writer = Writer(self._out, file_name(source.name, source.key))
+            self._open[source.key] = writer
+        if isinstance(item, Encoded):
+            writer.add(item.row, item.vectors)
+            self.clips += 1
+            return
+        row = item.row
+        self.ends[row.status] += 1
+        writer.finish(
+            {
+                **self.about(source),
+                "status": row.status,
+                "reason": row.reason,
+                "clips": row.clips,
+                "seconds": row.seconds,
+                "made_s": round(time.time()),
+                **self._notes,
+                "visxp_jax": __version__,
+                "versions": {name: version(name) for name in PACKAGES},
+                "command": sys.argv,
+            }
         )
-        batches = [filled(batch, size)]
-        features = encoder(trained.params, trained.model_state, batches)
-        heard = np.array([row.has_audio for row in rows])[:, None]
-        return rows, features.audio * heard, features.video
+        del self._open[source.key]
 
-    group = []
-    for clip in clips:
-        group.append(clip)
-        if len(group) == size:
-            yield batch_of(group)
-            group = []
-    if group:
-        yield batch_of(group)
+    def close(self) -> None:
+        """Leave nothing of what is not finished."""
+        for writer in self._open.values():
+            writer.discard()
 
 
-def write_npz(
-    out: Path, rows: list[Row], audio: np.ndarray, video: np.ndarray, about: str
+def run(
+    workdir: Path,
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    batch_size: int = 32,
+    timeout_s: float = 120.0,
+    shard: tuple[int, int] = (0, 1),
 ) -> None:
-    """Columns as arrays, and `about` as a JSON string; nothing pickled."""
-    columns: dict[str, Any] = {
-        name: np.array([getattr(row, name) for row in rows]) for name in Row._fields
-    }
-    with out.open("wb") as file:
-        np.savez(
-            file,
-            audio=audio,
-            video=video,
-            about=np.array(about),
-            **columns,
+    """Extract videos with the model in `workdir` into the folder `out`.
+
+    Args:
+        workdir: Of a finished training run.
+        paths: Videos, and folders of them.
+        out: Made if it is not there.
+        batch_size: Clips that are encoded at once.
+        timeout_s: A video that yields no clip for so long is left out.
+        shard: (i, n): only those videos that fall to the i-th of n hosts.
+
+    Raises:
+        VisxpError: no model, nothing to write to, or no clip in any video.
+    """
+    from visxp_jax.weights import load_weights
+
+    if out.exists() and not out.is_dir():
+        raise VisxpError(f"--out must be a folder, got the file {printable(out)}.")
+    if batch_size < 1:
+        raise VisxpError(f"--batch-size must be at least 1, got {batch_size}.")
+    if not timeout_s > 0:
+        raise VisxpError(f"--timeout-s must be positive, got {timeout_s}.")
+    trained = load_weights(workdir)
+    number, of = shard
+    sources = [x for x in find(paths, out) if int(x.key, 16) % of == number]
+    files = Files(
+        out,
+        {
+            "model_sha256": trained.about["sha256"],
+            "spectrogram": trained.encoder.spectrogram,
+            "size_px": trained.encoder.size_px,
+            "thumbnail_px": THUMBNAIL_PX,
+        },
+        {"model": os.fspath(workdir), "config": trained.encoder.name},
+    )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        todo = [source for source in sources if not files.done(source)]
+        _extract(
+            trained, todo, files, batch_size, timeout_s, before=len(sources) - len(todo)
         )
+    except OSError as error:
+        raise VisxpError(f"cannot write to {printable(out)}: {error}.") from error
+    finally:
+        files.close()
+    kept = files.ends["kept"] + files.ends["partial"]
+    if todo and not kept and len(todo) == len(sources):
+        raise VisxpError("none of the videos gave a clip.")
+    told = f"{files.clips} clips of {kept} videos -> {printable(out)}"
+    told += f"; {len(sources) - len(todo)} done before" * (len(todo) < len(sources))
+    told += f"; {files.ends['skipped']} skipped" * bool(files.ends["skipped"])
+    print(told)
 
 
-def write_parquet(
-    out: Path, rows: list[Row], audio: np.ndarray, video: np.ndarray, about: str
+def _extract(
+    trained: "Trained",
+    sources: list["Source"],
+    files: Files,
+    batch_size: int,
+    timeout_s: float,
+    *,
+    before: int,
 ) -> None:
-    """One row per clip, vectors as fixed-size lists, `about` in the file's metadata."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns: dict[str, Any] = {
-        name: [getattr(row, name) for row in rows] for name in Row._fields
-    }
-    for name, vectors in (("audio", audio), ("video", video)):
-        flat = pa.array(vectors.astype(np.float32).ravel())
-        columns[name] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-    table = pa.table(columns).replace_schema_metadata({"about": about})
-    pq.write_table(table, out)
-
-
-WRITERS = {".npz": write_npz, ".parquet": write_parquet}
+    begun = time.monotonic()
+    read = read_files(trained, sources, timeout_s=timeout_s)
+    with (
+        closing(read_ahead(read, 2 * batch_size)) as read,
+        progress_bar(
+            desc="extract", unit="file", total=before + len(sources), initial=before
+        ) as bar,
+    ):
+        for item in encode(trained, read, batch_size=batch_size):
+            files.add(item)
+            if isinstance(item, Encoded):
+                rate = files.clips / (time.monotonic() - begun)
+                told = f"{files.clips} clips, {rate:.0f} clips/s"
+                bar.set_postfix_str(told, refresh=False)
+                continue
+            bar.update()
+            if item.row.status != "kept":
+                name = printable(item.source.path)  # of one line, for people
+                tqdm.write(
+                    f"{item.row.status}: {name}: {item.row.reason}", file=sys.stderr
+                )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -184,109 +408,48 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "files",
+    add = parser.add_argument
+    add(
+        "videos",
         nargs="+",
         type=Path,
-        metavar="FILES",
-        help="videos; one whose name begins with a dash as ./-name",
+        metavar="VIDEOS",
+        help="files or folders; one whose name begins with a dash as ./-name",
     )
-    parser.add_argument(
-        "--workdir", required=True, type=Path, help="of a finished training run"
+    add("--workdir", required=True, type=Path, help="of a finished training run")
+    add("--out", required=True, type=Path, metavar="OUT", help="folder of features")
+    add("--batch-size", type=int, default=32, metavar="N")
+    add(
+        "--shard",
+        default="0/1",
+        metavar="I/N",
+        help="only the videos of the I-th of N hosts, counted from 0",
     )
-    parser.add_argument("--out", required=True, type=Path, help=".npz or .parquet")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N")
-    parser.add_argument(
+    add(
         "--timeout-s",
         type=float,
         default=120.0,
         metavar="S",
-        help="skip a file that yields no clip for so long (default: 120)",
+        help="skip a video that yields no clip for so long (default: 120)",
     )
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run(
             args.workdir,
-            args.files,
+            args.videos,
             args.out,
             batch_size=args.batch_size,
             timeout_s=args.timeout_s,
+            shard=parse_shard(args.shard),
         )
     except VisxpError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; nothing was written.", file=sys.stderr)
+        print("stopped; the same command goes on from here.", file=sys.stderr)
         return 130
     return 0
-
-
-def run(
-    workdir: Path,
-    files: list[Path],
-    out: Path,
-    *,
-    batch_size: int,
-    timeout_s: float = 120.0,
-) -> None:
-    """Extract `files` with the model in `workdir` into one file, rows in their order.
-
-    Raises:
-        VisxpError: no model, an output of unknown kind, or no clip in any file. The
-            output appears only once it is whole.
-    """
-    from data_prep.sources import source_of
-    from visxp_jax.weights import load_weights
-
-    if out.suffix not in WRITERS:
-        raise VisxpError(f"--out must end in .npz or .parquet, got {str(out)!r}.")
-    if not out.absolute().parent.is_dir():
-        raise VisxpError(f"the folder of --out must exist, got {str(out)!r}.")
-    if batch_size < 1:
-        raise VisxpError(f"--batch-size must be at least 1, got {batch_size}.")
-    if not timeout_s > 0:
-        raise VisxpError(f"--timeout-s must be positive, got {timeout_s}.")
-    trained = load_weights(workdir)
-    files = list(dict.fromkeys(files))
-    twice = [n for n, k in Counter(source_of(f).name for f in files).items() if k > 1]
-    if twice:  # bytes that are no UTF-8, and a name that spells them out
-        raise VisxpError(f"FILES must differ as text, got two that read {twice[0]!r}.")
-    clips = read_files(trained, files, timeout_s=timeout_s)
-    rows: list[Row] = []
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
-    with progress_bar(desc="extract", unit="clip") as bar:
-        for new, audio, video in encode(trained, clips, batch_size=batch_size):
-            rows += new
-            parts.append((audio, video))
-            bar.update(len(new))
-    if not rows:
-        raise VisxpError("none of the files gave a clip; nothing was written.")
-    audio, video = (np.concatenate(x) for x in zip(*parts, strict=True))
-    # Files are done in any order: as they were given, then by time.
-    place = {source_of(file).name: i for i, file in enumerate(files)}
-    order = sorted(
-        range(len(rows)), key=lambda i: (place[rows[i].path], rows[i].start_s)
-    )
-    rows, audio, video = [rows[i] for i in order], audio[order], video[order]
-    about = {
-        "visxp_jax": __version__,
-        "model": str(workdir),
-        "model_sha256": trained.about["sha256"],
-        "config": trained.encoder.name,
-        "spectrogram": trained.encoder.spectrogram,
-        "size_px": trained.encoder.size_px,
-        "command": sys.argv,
-    }
-    partial = out.with_name(out.name + ".partial")
-    try:
-        WRITERS[out.suffix](partial, rows, audio, video, json.dumps(about))
-        partial.replace(out)
-    except OSError as error:
-        raise VisxpError(f"cannot write {out}: {error}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    print(f"{len(rows)} clips of {len({r.path for r in rows})} files -> {out}")
 
 
 if __name__ == "__main__":

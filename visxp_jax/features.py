@@ -1,6 +1,6 @@
 """Run the encoders over clips: vectors for labels, and for probes and search."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -64,32 +64,49 @@ class Encoder:
         Raises:
             VisxpError: some feature is not finite.
         """
-        parts: list[tuple[np.ndarray, ...]] = []
+        parts = [
+            Features(*(x[found.clip_id % every == 0] for x in found))
+            for found in self.each(params, model_state, batches)
+        ]
+        if not parts:
+            raise ValueError("there are no clips to encode.")
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        order = np.argsort(columns[0], kind="stable")
+        return Features(*(column[order] for column in columns))
 
-        def keep(result: tuple[jax.Array, ...]) -> None:
-            columns = jax.device_get(result)
-            wanted = (columns[0] >= 0) & (columns[0] % every == 0)
-            parts.append(tuple(column[wanted] for column in columns))
+    def each(
+        self, params: Any, model_state: Any, batches: Iterable[Batch]
+    ) -> Iterator[Features]:
+        """Features of batch after batch; the device works one ahead of who takes them.
 
+        Args:
+            params: Of the model.
+            model_state: Running statistics.
+            batches: Of one shape; rows with clip_id < 0 are left out.
+
+        Raises:
+            VisxpError: some feature is not finite.
+        """
         waiting = None
         for batch in batches:
             small = batch._replace(log_mel=batch.log_mel.astype(jnp.float16))
             result = self._encode(params, model_state, to_global(small, self._mesh))
             if waiting is not None:
-                keep(waiting)
+                yield _features(waiting)
             waiting = result
         if waiting is not None:
-            keep(waiting)
-        if not parts:
-            raise ValueError("there are no clips to encode.")
-        if not all(np.isfinite(x).all() for part in parts for x in part[3:]):
-            raise VisxpError(
-                "the networks must give finite values, but did not: the weights have "
-                "grown too large; train again with a lower learning rate."
-            )
-        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        order = np.argsort(columns[0], kind="stable")
-        return Features(*(column[order] for column in columns))
+            yield _features(waiting)
+
+
+def _features(result: tuple[jax.Array, ...]) -> Features:
+    columns = jax.device_get(result)
+    found = Features(*(column[columns[0] >= 0] for column in columns))
+    if not all(np.isfinite(x).all() for x in found[3:]):
+        raise VisxpError(
+            "the networks must give finite values, but did not: the weights have "
+            "grown too large; train again with a lower learning rate."
+        )
+    return found
 
 
 def without_blanks(batch: Batch) -> Batch:

@@ -59,6 +59,7 @@ class Clip(NamedTuple):
     silent: bool  # it is, at less than -60 dBFS
     still: bool  # the frame is nearly that of the second before
     partial: bool  # more than 10 ms of sound is missing; zeros stand for it
+    thumbnail: np.ndarray | None  # uint8 [h, w, 3], the frame in its own aspect
 
 
 @dataclass
@@ -89,6 +90,7 @@ def read_clips(
     *,
     size_px: int,
     spectrogram: Spectrogram,
+    thumbnail_px: int = 0,
     report: ReadReport | None = None,
 ) -> Iterator[Clip]:
     """The whole seconds of a video in one pass; memory does not grow with its length.
@@ -105,6 +107,7 @@ def read_clips(
         path: A local video file.
         size_px: Frames become size_px x size_px, whatever their aspect.
         spectrogram: Preset for the sound.
+        thumbnail_px: Longer side of thumbnails; 0 for none.
         report: Filled in on the way.
 
     Yields:
@@ -127,6 +130,7 @@ def read_clips(
             max_pixels=MAX_PIXELS,
             max_s=MAX_DURATION_S,
             has_pts=container.format.name != "avi",
+            thumbnail_px=thumbnail_px,
         )
         sound = None
         if audio is not None:
@@ -277,6 +281,7 @@ class _ClipMaker:
             still=last is not None and _difference(last, picture.frame) < STILL_LEVELS,
             partial=self._sound is not None
             and missing > PARTIAL_SHARE * preset.rate_hz,
+            thumbnail=picture.thumbnail,
         )
 
 

@@ -10,19 +10,17 @@ own. Recall is of the ten best by float64. One query at a time, and a hundred at
 
 import argparse
 import importlib.util
-import json
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from experiments.bench.measure import arguments, finish, interleaved
+from visxp_jax.feature_files import Row, Writer, files_of
 from visxp_jax.search.exact import Searcher
-from visxp_jax.search.store import COLUMNS, Store
+from visxp_jax.search.store import Store
 
 WIDTH, QUERIES, K = 512, 100, 10
 Find = Callable[[np.ndarray], np.ndarray]  # queries [q, d] to rows [q, K]
@@ -41,22 +39,15 @@ def vectors(rows: int) -> tuple[np.ndarray, np.ndarray]:
     return some(rows), some(QUERIES)
 
 
-def write_features(path: Path, x: np.ndarray) -> None:
+def write_features(folder: Path, x: np.ndarray) -> None:
     """As extraction does, a file for every thousand seconds."""
-    at = np.arange(len(x))
-    whole = pa.array(np.ones(len(x), bool))
-    columns: dict[str, object] = {
-        "path": [f"{i // 1000}.mp4" for i in at],
-        "start_s": (at % 1000).astype(float),
-        "end_s": (at % 1000) + 1.0,
-        "frame_s": (at % 1000) + 0.5,
-        **dict.fromkeys(COLUMNS[4:], whole),
-    }
-    for name in ("audio", "video"):
-        flat = pa.array(x.ravel())
-        columns[name] = pa.FixedSizeListArray.from_arrays(flat, WIDTH)
-    about = json.dumps({"model_sha256": "0" * 64})
-    pq.write_table(pa.table(columns).replace_schema_metadata({"about": about}), path)
+    for first in range(0, len(x), 1000):
+        name = f"{first // 1000:06d}"
+        writer = Writer(folder, name)
+        for i, vector in enumerate(x[first : first + 1000]):
+            row = Row(f"{name}.mp4", i, i + 1.0, i + 0.5, True, False, False)
+            writer.add(row, {"video": vector, "audio": vector})
+        writer.finish({"model_sha256": "0" * 64})
 
 
 def ours(x: np.ndarray, scratch: Path) -> Find:
@@ -114,8 +105,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     args = parser.parse_args()
     x, queries = vectors(args.rows)
-    scores = queries.astype(np.float64) @ x.T.astype(np.float64)
-    right = np.argsort(-scores, axis=1)[:, :K]
+    scores = [
+        queries.astype(np.float64) @ x[i : i + 2**16].T.astype(np.float64)
+        for i in range(0, len(x), 2**16)
+    ]
+    right = np.argpartition(-np.concatenate(scores, axis=1), K, axis=1)[:, :K]
     del scores
     rivals = {"visxp_jax": ours, "NumPy": numpy_product}
     if importlib.util.find_spec("usearch"):
@@ -125,9 +119,10 @@ def main() -> None:
     figures: dict[str, object] = {"rows": args.rows, "width": WIDTH, "k": K}
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        write_features(scratch / "features.parquet", x)
+        (scratch / "features").mkdir()
+        write_features(scratch / "features", x)
         begun = time.perf_counter()
-        Store(scratch / "index").add(scratch / "features.parquet")
+        Store(scratch / "index").add(list(files_of([scratch / "features"])))
         figures["add_seconds"] = time.perf_counter() - begun
         size = sum(p.stat().st_size for p in (scratch / "index").rglob("*"))
         figures["index_bytes"] = size

@@ -1,11 +1,10 @@
 """Feature files as extraction writes them, with vectors by rule."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
-from visxp_jax.extract import Row, write_parquet
+from visxp_jax.feature_files import Row, Writer
 
 WIDTH = {"video": 8, "audio": 6}
 SHA256 = "a" * 64
@@ -26,15 +25,16 @@ def write_features(
     sha256: str = SHA256,
 ) -> Path:
     """Features of files by their length in seconds; those of `silent` have no sound."""
-    rows, video, audio = [], [], []
+    writer = Writer(path.parent, path.stem)
     for name, seconds in files.items():
         heard = name not in silent
-        rows += [
-            Row(name, float(i), i + 1.0, i + 0.5, heard, False, False)
-            for i in range(seconds)
-        ]
-        video.append(vectors(name, seconds, "video"))
-        audio.append(vectors(name, seconds, "audio") * heard)
-    about = json.dumps({"model_sha256": sha256})
-    write_parquet(path, rows, np.concatenate(audio), np.concatenate(video), about)
+        video = vectors(name, seconds, "video")
+        audio = vectors(name, seconds, "audio") * heard
+        for i in range(seconds):
+            row = Row(name, float(i), i + 1.0, i + 0.5, heard, False, False)
+            row = row._replace(thumbnail=f"{name} {i}".encode())
+            if name.startswith("shots"):
+                row = row._replace(shot_start_s=0.0, shot_end_s=float(seconds))
+            writer.add(row, {"video": video[i], "audio": audio[i]})
+    writer.finish({"model_sha256": sha256})
     return path

@@ -25,7 +25,7 @@ def searcher(tmp_path, monkeypatch) -> Searcher:
     for i, part in enumerate((names[:3], names[3:6], names[6:])):
         files = {name: FILES[name] for name in part}
         path = write_features(tmp_path / f"{i}.parquet", files, silent=SILENT)
-        store.add(path, ["news", "sport", "news"][i])
+        store.add([path], ["news", "sport", "news"][i])
     return Searcher(store)
 
 
@@ -58,6 +58,8 @@ def test_a_clip_finds_itself_first(searcher):
         assert hits[0].row == row
         assert hits[0].score == pytest.approx(1, abs=1e-6)
         assert hits[0].end_s == hits[0].start_s + 1
+        told = f"{hits[0].path} {int(hits[0].start_s)}"
+        assert searcher.thumbnail(row).decode() == told
 
 
 def test_what_may_be_found_can_be_limited(searcher):

@@ -39,7 +39,7 @@ def made(tmp_path_factory) -> Path:
             sound=None if i == 4 else "tones",
         )
     videos = [str(path / f"{i}.mp4") for i in range(5)]
-    out = path / "features.parquet"
+    out = path / "features"
     command = [f"--workdir={path / 'run'}", f"--out={out}", *videos]
     assert extract.main(command) == 0
     index = str(path / "index")
@@ -124,7 +124,7 @@ def test_the_answer_for_people_has_time_and_file(made, capsys):
 
 
 def test_files_are_taken_out_by_name(made, tmp_path, capsys):
-    index, features = str(tmp_path / "index"), str(made / "features.parquet")
+    index, features = str(tmp_path / "index"), str(made / "features")
     assert search.main(["add", index, features]) == 0
     assert search.main(["remove", index, str(made / "3.mp4")]) == 0
     assert "3 clips removed" in capsys.readouterr().out

@@ -32,9 +32,9 @@ def store(tmp_path) -> Store:
     """Two files of news, one of sport."""
     found = Store(tmp_path / "index")
     features = write_features(tmp_path / "a.parquet", {"a.mp4": 3, "b.mp4": 2})
-    assert found.add(features, "news") == 5
+    assert found.add([features], "news") == (5, 0)
     features = write_features(tmp_path / "b.parquet", {"b.mp4": 2}, silent=("b.mp4",))
-    assert found.add(features, "sport") == 2
+    assert found.add([features], "sport") == (2, 0)
     return found
 
 
@@ -63,7 +63,7 @@ def test_deleted_files_no_longer_count_and_may_come_back(store, tmp_path):
         rows.vectors["audio"], vectors("a.mp4", 3, "audio").astype(np.float16)
     )
     features = write_features(tmp_path / "c.parquet", {"b.mp4": 4})
-    store.add(features, "news")
+    store.add([features], "news")
     assert [p for p in paths(store) if p[:2] == ("news", "b.mp4")] == [
         ("news", "b.mp4", i) for i in range(4)
     ]
@@ -73,15 +73,15 @@ def test_deleted_files_no_longer_count_and_may_come_back(store, tmp_path):
 
 
 def test_a_file_that_is_there_is_replaced(store, tmp_path):
-    store.add(write_features(tmp_path / "c.parquet", {"a.mp4": 1}), "news")
+    store.add([write_features(tmp_path / "c.parquet", {"a.mp4": 1})], "news")
     assert len(store) == 5
-    store.add(write_features(tmp_path / "c.parquet", {"a.mp4": 1}), "sport")
+    store.add([write_features(tmp_path / "c.parquet", {"a.mp4": 1})], "sport")
     assert len(store) == 6
 
 
 def test_compacting_keeps_what_counts_and_frees_the_rest(store, tmp_path):
     store.delete(["a.mp4"])
-    store.add(write_features(tmp_path / "c.parquet", {"d.mp4": 1}), "news")
+    store.add([write_features(tmp_path / "c.parquet", {"d.mp4": 1})], "news")
     before = sorted(paths(store))
     store.compact()
     again = Store(store.path)
@@ -97,6 +97,38 @@ def test_compacting_keeps_what_counts_and_frees_the_rest(store, tmp_path):
         ):
             wanted = vectors(path.as_py(), 4, "video")[int(start.as_py())]
             np.testing.assert_array_equal(x, wanted.astype(np.float16))
+        told = [thumbnail.as_py().decode() for thumbnail in rows.thumbnails]
+        where = zip(rows.table["path"], rows.table["start_s"], strict=True)
+        assert told == [f"{p.as_py()} {int(s.as_py())}" for p, s in where]
+
+
+def test_feature_files_that_have_not_changed_are_left_out(store, tmp_path):
+    files = [tmp_path / f"{i}.parquet" for i in range(3)]
+    for i, path in enumerate(files):
+        write_features(path, {f"{i}.mp4": 2, f"{i}b.mp4": 1})
+    saved: list[int] = []
+    assert store.add(files[:2], "news", saved=saved.append) == (6, 0)
+    assert store.add(files, "news", saved=saved.append) == (3, 2)
+    assert saved == [6, 3]
+    assert store.add(files, "sport") == (9, 0)  # another collection
+    write_features(files[1], {"1.mp4": 5})
+    assert store.add(files, "news") == (5, 2)
+    store.delete(["2.mp4"], "news")
+    assert store.add(files, "news") == (3, 2)
+    store.compact()
+    assert Store(store.path).add(files, "news") == (0, 3)
+    news = {(path, at) for c, path, at in paths(store) if c == "news"}
+    assert {at for path, at in news if path == "1.mp4"} == set(range(5))
+    assert ("1b.mp4", 0) in news  # its file was replaced by one without it
+
+
+def test_many_feature_files_are_few_segments(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("visxp_jax.search.store.CLIPS_PER_SEGMENT", 4)
+    files = [write_features(tmp_path / f"{i}.parquet", {f"{i}": 3}) for i in range(5)]
+    saved: list[int] = []
+    store.add(files, "many", saved=saved.append)
+    assert saved == [6, 6, 3]
+    assert len(store) == 7 + 15
 
 
 ADDING = """
@@ -108,7 +140,7 @@ from visxp_jax.search.store import Store
 store, scratch = Store(Path(sys.argv[1])), Path(sys.argv[2])
 for i in range(1000):
     name = f"{i}.mp4"
-    store.add(write_features(scratch / "new.parquet", {name: 2}), "all")
+    store.add([write_features(scratch / "new.parquet", {name: 2})], "all")
     print(name, flush=True)
 """
 
@@ -129,7 +161,7 @@ def test_a_kill_loses_nothing_that_was_acknowledged(after_s, tmp_path):
     assert len(found) <= len(acknowledged) + 1
     assert len(store) == 2 * len(found)
     # The next one goes on, and clears away what was not finished.
-    store.add(write_features(tmp_path / "more.parquet", {"more.mp4": 1}), "all")
+    store.add([write_features(tmp_path / "more.parquet", {"more.mp4": 1})], "all")
     named = {segment.name for segment in store.manifest.segments}
     assert set(os.listdir(index / "segments")) == named
     assert not list(index.glob("*.tmp"))
@@ -142,14 +174,14 @@ def test_an_addition_that_was_not_finished_does_not_count(store, tmp_path):
     (store.path / "index.json.1.tmp").write_bytes(b"half")
     again = Store(store.path)
     assert len(again) == 7
-    again.add(write_features(tmp_path / "c.parquet", {"d.mp4": 1}))
+    again.add([write_features(tmp_path / "c.parquet", {"d.mp4": 1})])
     assert len(Store(store.path)) == 8
 
 
 def test_two_writers_do_not_lose_each_others_files(store, tmp_path):
     other = Store(store.path)
-    other.add(write_features(tmp_path / "c.parquet", {"d.mp4": 1}))
-    store.add(write_features(tmp_path / "d.parquet", {"e.mp4": 1}))
+    other.add([write_features(tmp_path / "c.parquet", {"d.mp4": 1})])
+    store.add([write_features(tmp_path / "d.parquet", {"e.mp4": 1})])
     assert len(Store(store.path)) == 9
     with locked(store.path), pytest.raises(VisxpError, match="must not be in use"):
         store.delete(["e.mp4"])
@@ -158,16 +190,17 @@ def test_two_writers_do_not_lose_each_others_files(store, tmp_path):
 def test_what_does_not_belong_is_refused(store, tmp_path):
     other = write_features(tmp_path / "o.parquet", {"o.mp4": 1}, sha256="b" * 64)
     with pytest.raises(VisxpError, match="two models cannot be compared"):
-        store.add(other)
+        store.add([other])
     for write in (
         lambda path: path.write_bytes(b"garbage"),
         lambda path: pq.write_table(pa.table({"a": [1]}), path),
-        lambda path: None,
     ):
         path = tmp_path / f"bad{len(os.listdir(tmp_path))}.parquet"
         write(path)
         with pytest.raises(VisxpError, match="must be a .parquet file from"):
-            store.add(path)
+            store.add([path])
+    with pytest.raises(VisxpError, match="cannot be read: No such file"):
+        store.add([tmp_path / "none.parquet"])
     assert len(Store(store.path)) == 7
 
 
@@ -175,7 +208,7 @@ def test_damage_is_named(store, tmp_path):
     (store.path / "segments" / "000001" / "video.npy").write_bytes(b"half")
     with pytest.raises(VisxpError, match="000001 is damaged"):
         list(Store(store.path).rows())
-    for text in ("", "[]", '{"format": 2}', '{"format": 1, "segments": [{}]}'):
+    for text in ("", "[]", '{"format": 1}', '{"format": 2, "segments": [{}]}'):
         (store.path / "index.json").write_text(text)
         with pytest.raises(VisxpError, match=r"index\.json is damaged"):
             Store(store.path)

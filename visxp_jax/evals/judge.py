@@ -1,6 +1,7 @@
 """Judge features of a set of clips: correspondence, clusters, probes, chance."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 
 from visxp_jax.evals import protocols
 from visxp_jax.evals.hierarchical import lca_error, taxonomy
-from visxp_jax.methods.avc import correspondence
+from visxp_jax.methods import avc
 from visxp_jax.methods.base import Clusters
 from visxp_jax.models.bind import Model
 from visxp_jax.types import Batch, Features
@@ -43,7 +44,9 @@ def avc_accuracy(model: Model, params: Any, features: Features) -> float | None:
         label=features.label[order],
         weight=np.ones(shape, np.float32),
     )
-    judge = jax.jit(lambda p, v, a: correspondence(model, p, v, a, rows, shifts=1)[1])
+    judge = jax.jit(
+        lambda p, v, a: avc.correspondence(model, p, v, a, rows, shifts=1)[1]
+    )
     return float(judge(params, features.video[order], features.audio[order]))
 
 
@@ -70,9 +73,7 @@ def match_probability(
         audio: [n, d], or [d] for one sound against all pictures.
     """
     video, audio = np.broadcast_arrays(np.atleast_2d(video), np.atleast_2d(audio))
-    match = jax.jit(
-        lambda p, v, a: jax.nn.softmax(model.head(p, "avc", model.fuse(p, v, a)))[:, 1]
-    )
+    match = jax.jit(partial(avc.match_probability, model))
     return np.asarray(match(params, video, audio))
 
 

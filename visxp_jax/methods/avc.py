@@ -20,6 +20,21 @@ def heads(config: AvcConfig) -> dict[str, Head]:
     return {"avc": Head(2)}
 
 
+def match_probability(
+    model: Model, params: Any, video: jax.Array, audio: jax.Array
+) -> jax.Array:
+    """Probability that a picture and a sound belong together, float32 [n].
+
+    Args:
+        model: With a head 'avc'.
+        params: Its parameters.
+        video: Frame embeddings, [n, d].
+        audio: Sound embeddings, [n, d], each compared with the one in its row.
+    """
+    logits = model.head(params, "avc", model.fuse(params, video, audio))
+    return jax.nn.softmax(logits, axis=-1)[:, 1]
+
+
 def correspondence(
     model: Model,
     params: Any,

@@ -1,24 +1,29 @@
 """Search among the seconds of videos by sight and by sound.
 
-    visxp search add INDEX FEATURES.parquet ... --collection=news
+    visxp search add INDEX FEATURES ... --collection=news
     visxp search find INDEX --like=talk.mp4 --at=12
     visxp search find INDEX --like=bell.wav --workdir=runs/mine
     visxp search find INDEX --like=dog.jpg --find=sound --workdir=runs/mine
     visxp search remove INDEX FILE ...; visxp search show INDEX
 
-FEATURES are from `visxp extract`. What is not in the index itself needs --workdir, the
+FEATURES are from `visxp extract`, folders or files; those that are in the index and
+have not changed are left out. What is not in the index itself needs --workdir, the
 model that made it. Sounds for a picture, and pictures for a sound, are found by the
 probability that the two belong together, which training by correspondence gives.
 """
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
 from pathlib import Path
 
+from data_prep.sources import source_of
+from visxp_jax import feature_files
 from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
+from visxp_jax.progress import progress_bar
 from visxp_jax.report.gallery import clock
 from visxp_jax.search.exact import Hit, Searcher, cosines, match_scores
 from visxp_jax.search.query import vectors_of
@@ -53,7 +58,9 @@ def find(args: argparse.Namespace) -> list[Hit]:
     """
     store = Store(args.index)
     searcher = Searcher(store)
-    row = searcher.row(str(args.like), args.at)
+    names = (str(args.like), source_of(Path(os.path.abspath(args.like))).name)
+    rows = [searcher.row(name, args.at) for name in names]
+    row = next((row for row in rows if row is not None), None)
     trained = None
     if row is not None:
         found = {m: searcher.vector(row, m) for m in MODALITIES.values()}
@@ -83,6 +90,20 @@ def find(args: argparse.Namespace) -> list[Hit]:
     return hits
 
 
+def add(index: Path, features: list[Path], collection: str) -> None:
+    """Take in feature files, and say how far it is safe.
+
+    Raises:
+        VisxpError: one is no such file; what was saved before stays.
+    """
+    files = list(feature_files.files_of(features))
+    with progress_bar(desc="add", unit="clip") as bar:
+        added = Store(index).add(files, collection, saved=bar.update)
+    told = f"{added.clips} clips of {len(files) - added.unchanged} files added"
+    told += f"; {added.unchanged} were there" * bool(added.unchanged)
+    print(told)
+
+
 def show(store: Store) -> None:
     """Files and clips by collection."""
     files, clips = Counter(), Counter()
@@ -95,6 +116,15 @@ def show(store: Store) -> None:
     print(f"weights: {store.manifest.model_sha256[:12] or 'none yet'}")
 
 
+def line(hit: Hit) -> str:
+    """An answer, for people."""
+    where = f"{clock(hit.start_s)} - {clock(hit.end_s)}"
+    if hit.shot_start_s is not None and hit.shot_end_s is not None:
+        where += f" (shot {clock(hit.shot_start_s)} - {clock(hit.shot_end_s)})"
+    path = printable(Path(hit.path))
+    return f"{hit.score:7.4f}  {where}  {path}  {hit.collection}".rstrip()
+
+
 def run(args: argparse.Namespace) -> None:
     """Do what the command line says.
 
@@ -102,9 +132,7 @@ def run(args: argparse.Namespace) -> None:
         VisxpError: it cannot be done.
     """
     if args.verb == "add":
-        for path in args.features:
-            count = Store(args.index).add(path, args.collection)
-            print(f"{path}: {count} clips added", flush=True)
+        add(args.index, args.features, args.collection)
     elif args.verb == "remove":
         count = Store(args.index).delete(args.files, args.collection)
         print(f"{count} clips removed")
@@ -120,9 +148,7 @@ def run(args: argparse.Namespace) -> None:
             print(json.dumps([hit._asdict() for hit in hits], indent=1))
             return
         for hit in hits:
-            where = f"{clock(hit.start_s)} - {clock(hit.end_s)}"
-            path = printable(Path(hit.path))
-            print(f"{hit.score:7.4f}  {where}  {path}  {hit.collection}".rstrip())
+            print(line(hit))
 
 
 def parser() -> argparse.ArgumentParser:

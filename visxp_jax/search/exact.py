@@ -2,19 +2,23 @@
 
 from collections.abc import Callable, Collection
 from functools import partial
+from math import isnan
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from visxp_jax.feature_files import MODALITIES
+from visxp_jax.methods.avc import match_probability
 from visxp_jax.models.bind import Model
-from visxp_jax.search.store import MODALITIES, Store
+from visxp_jax.search.store import Store
 
 # Rows compared at once: arrays of one shape, and a last one of a power of two, so that
 # little is compiled again when clips are added.
 BLOCK = 2**16
 LEAST = 2**10
+NUMBERS = ("start_s", "end_s", "shot_start_s", "shot_end_s", "agreement")
 
 
 class Hit(NamedTuple):
@@ -26,6 +30,9 @@ class Hit(NamedTuple):
     start_s: float
     end_s: float
     collection: str
+    shot_start_s: float | None  # of the shot that it is in, where they were looked for
+    shot_end_s: float | None
+    agreement: float | None  # probability that its own sound belongs to its picture
 
 
 @partial(jax.jit, static_argnames="k")
@@ -58,8 +65,7 @@ def match_scores(
         def of_query(query: jax.Array) -> jax.Array:
             other = jnp.broadcast_to(query[None], (len(vectors), len(query)))
             pair = (vectors, other) if modality == "video" else (other, vectors)
-            logits = model.head(params, "avc", model.fuse(params, *pair))
-            return jax.nn.softmax(logits, axis=-1)[:, 1]
+            return match_probability(model, params, *pair)
 
         return jax.lax.map(of_query, queries)
 
@@ -100,10 +106,14 @@ class Searcher:
         groups = [numbers([rows.collection]).repeat(len(rows.table)) for rows in found]
         self._file = np.concatenate([np.zeros(0, np.int32), *files])
         self._collection = np.concatenate([np.zeros(0, np.int32), *groups])
-        self._start_s, self._end_s = (
-            np.concatenate([np.zeros(0), *(rows.table[name] for rows in found)])
-            for name in ("start_s", "end_s")
-        )
+        self._numbers = {
+            name: np.concatenate(
+                [np.zeros(0), *(rows.table[name].to_numpy() for rows in found)]
+            )
+            for name in NUMBERS
+        }
+        self._thumbnails = [rows.thumbnails for rows in found]
+        self._first = np.cumsum([0, *(len(rows.table) for rows in found)])
         self._blocks: dict[str, list[jax.Array]] = {}
         self._lengths: dict[str, np.ndarray] = {}
         for name in MODALITIES:
@@ -153,8 +163,13 @@ class Searcher:
         if path not in self._names:
             return None
         here = self._file == self._names.index(path)
-        here &= (self._start_s <= at_s) & (at_s < self._end_s)
+        here &= (self._numbers["start_s"] <= at_s) & (at_s < self._numbers["end_s"])
         return int(np.argmax(here)) if here.any() else None
+
+    def thumbnail(self, row: int) -> bytes:
+        """JPEG of a clip; none if there is no picture."""
+        part = int(np.searchsorted(self._first, row, side="right")) - 1
+        return self._thumbnails[part][row - int(self._first[part])].as_py()
 
     def allowed(self, collections: Collection[str] | None) -> np.ndarray:
         """Which clips are in one of these collections, bool [n]; None for all."""
@@ -205,18 +220,24 @@ class Searcher:
         )
         order = np.argsort(-best, axis=1, kind="stable")[:, :k]
         return [
-            [self._hit(float(best[q, i]), int(places[q, i])) for i in order[q]]
+            [self.clip(int(places[q, i]), float(best[q, i])) for i in order[q]]
             for q in range(len(queries))
         ]
 
-    def _hit(self, score: float, row: int) -> Hit:
+    def clip(self, row: int, score: float = 1.0) -> Hit:
+        """A clip by its number."""
+        numbers = {name: float(values[row]) for name, values in self._numbers.items()}
+        known = {name: None if isnan(x) else x for name, x in numbers.items()}
         return Hit(
             score=score,
             row=row,
             path=self._names[self._file[row]],
-            start_s=float(self._start_s[row]),
-            end_s=float(self._end_s[row]),
+            start_s=numbers["start_s"],
+            end_s=numbers["end_s"],
             collection=self._names[self._collection[row]],
+            shot_start_s=known["shot_start_s"],
+            shot_end_s=known["shot_end_s"],
+            agreement=known["agreement"],
         )
 
 

@@ -1,7 +1,7 @@
 """An index on disk: features of files, added and taken out at any time.
 
     INDEX/index.json          what is in it; what is not named there does not count
-    INDEX/segments/000001/    rows.parquet, video.npy, audio.npy: one addition
+    INDEX/segments/000001/    rows.parquet, thumbnails.arrow, video.npy, audio.npy
 
 Each change writes what it needs beside what is there, waits until that is on the disk,
 and then replaces index.json in one step: whoever is stopped in between, by a signal or
@@ -11,24 +11,30 @@ a power cut, leaves the index as it was before, and what `add` has returned from
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from visxp_jax import feature_files
 from visxp_jax.atomic import write_whole
 from visxp_jax.errors import VisxpError
+from visxp_jax.feature_files import MODALITIES, Features, Row
 from visxp_jax.train.lock import LOCK, locked
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "index.json"
-MODALITIES = ("video", "audio")
-COLUMNS = ("path", "start_s", "end_s", "frame_s", "has_audio", "silent", "partial")
+ROWS, THUMBNAILS = "rows.parquet", "thumbnails.arrow"
+COLUMNS = tuple(name for name in Row._fields if name != "thumbnail")
+STAMPS = b"stamps"  # of feature files, by the videos in them
+# Feature files are put together to segments of so many clips or a few more: a segment
+# is in memory while it is written, and there should be few.
+CLIPS_PER_SEGMENT = 2**18
 
 
 @dataclass(frozen=True)
@@ -70,11 +76,20 @@ class Rows(NamedTuple):
         collection: That they belong to.
         table: A row for each clip, see `COLUMNS`.
         vectors: float16 [n, d] by modality, as the encoders give them.
+        thumbnails: JPEGs, on the disk until one is looked at.
     """
 
     collection: str
     table: pa.Table
     vectors: dict[str, np.ndarray]
+    thumbnails: pa.ChunkedArray
+
+
+class Added(NamedTuple):
+    """What became of an addition."""
+
+    clips: int
+    unchanged: int  # feature files that were there already
 
 
 class Store:
@@ -131,14 +146,17 @@ class Store:
     def _segment(self, segment: Segment, *, vectors: bool) -> Rows:
         folder = self.path / "segments" / segment.name
         try:
-            table = pq.read_table(folder / "rows.parquet")
+            table = pq.read_table(folder / ROWS)
             arrays = {
                 name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
                 for name in (MODALITIES if vectors else ())
             }
+            with pa.memory_map(os.fspath(folder / THUMBNAILS)) as file:
+                thumbnails = pa.ipc.open_file(file).read_all()["thumbnail"]
         except (OSError, ValueError, pa.ArrowException) as error:
             raise VisxpError(f"{folder} is damaged: {error}.") from error
-        if any(len(x) != segment.rows for x in (table, *arrays.values())):
+        every = (table, thumbnails, *arrays.values())
+        if any(len(x) != segment.rows for x in every):
             raise VisxpError(f"{folder} must have {segment.rows} rows; it is damaged.")
         if segment.deleted:
             gone = set(segment.deleted)
@@ -146,7 +164,8 @@ class Store:
             at = np.flatnonzero([path not in gone for path in paths])
             table = table.take(at)
             arrays = {name: x[at] for name, x in arrays.items()}
-        return Rows(segment.collection, table, arrays)
+            thumbnails = thumbnails.take(at)
+        return Rows(segment.collection, table, arrays, thumbnails)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -169,46 +188,112 @@ class Store:
         _sync(self.path)
         self.manifest = manifest
 
-    def add(self, features: Path, collection: str = "") -> int:
-        """Take in a feature file; a file that the collection has already is replaced.
+    def add(
+        self,
+        features: Sequence[Path],
+        collection: str = "",
+        *,
+        saved: Callable[[int], object] = lambda _: None,
+    ) -> Added:
+        """Take in feature files; videos that the collection has already are replaced.
+
+        A feature file that is in it, and has not changed since, is left out.
 
         Args:
-            features: From `python -m visxp_jax.extract`, parquet.
-            collection: That its files belong to.
-
-        Returns:
-            Number of clips, once they are safe on the disk.
+            features: From `python -m visxp_jax.extract`.
+            collection: That their videos belong to.
+            saved: Is told of clips, once they are safe on the disk.
 
         Raises:
-            VisxpError: the file is no such one, or of other weights than the index.
+            VisxpError: a file is no such one, or of other weights than the index. Those
+                saved before it stay.
         """
-        table, vectors, sha256 = read_features(features)
-        if not table.num_rows:
-            return 0
+        known = self._stamps(collection)
+        clips, unchanged, waiting = 0, 0, []
+        for path in features:
+            stamp = _stamp(path)
+            if stamp in known:
+                unchanged += 1
+                continue
+            found = feature_files.read(path)
+            self._check_model(path, str(found.about["model_sha256"]))
+            waiting.append((stamp, found))
+            if sum(len(x.table) for _, x in waiting) >= CLIPS_PER_SEGMENT:
+                saved(self._add(waiting, collection))
+                clips += sum(len(x.table) for _, x in waiting)
+                waiting = []
+        if waiting:
+            saved(self._add(waiting, collection))
+            clips += sum(len(x.table) for _, x in waiting)
+        return Added(clips, unchanged)
+
+    def _check_model(self, path: Path, sha256: str) -> None:
+        ours = self.manifest.model_sha256
+        if ours not in ("", sha256):
+            raise VisxpError(
+                f"{path} must be by the weights of {self.path} (sha256 {ours[:12]}), "
+                f"got {sha256[:12]}: vectors of two models cannot be compared; make a "
+                "new index."
+            )
+
+    def _stamps(self, collection: str) -> dict[str, list[str]]:
+        """Of the feature files whose clips all count, with the videos in them."""
+        found: dict[str, list[str]] = {}
+        for segment in self.manifest.segments:
+            if segment.collection == collection:
+                path = self.path / "segments" / segment.name / ROWS
+                try:
+                    stamps = json.loads((pq.read_schema(path).metadata or {})[STAMPS])
+                except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+                    raise VisxpError(f"{path} is damaged: {error}.") from error
+                gone = set(segment.deleted)
+                found |= {s: x for s, x in stamps.items() if not gone & set(x)}
+        return found
+
+    def _add(self, files: list[tuple[str, Features]], collection: str) -> int:
+        stamps = {
+            stamp: sorted(set(found.table["path"].to_pylist()))
+            for stamp, found in files
+        }
+        parts = [found for _, found in files]
+        table = pa.concat_tables([part.table for part in parts])
+        vectors = {
+            name: np.concatenate([part.vectors[name] for part in parts])
+            for name in MODALITIES
+        }
+        sha256 = str(parts[0].about["model_sha256"])
         with self._writing():
             manifest = self.manifest
-            if manifest.model_sha256 not in ("", sha256):
-                raise VisxpError(
-                    f"{features} must be by the weights of {self.path} (sha256 "
-                    f"{manifest.model_sha256[:12]}), got {sha256[:12]}: vectors of two "
-                    "models cannot be compared; make a new index."
-                )
-            files = set(table["path"].to_pylist())
+            self._check_model(self.path, sha256)
             name = f"{manifest.next:06d}"
-            self._write_segment(name, table, vectors)
+            self._write_segment(name, table, vectors, stamps)
+            videos = {video for each in stamps.values() for video in each}
             segments = (
-                *self._without(files, {collection}),
+                *self._without(videos, {collection}),
                 Segment(name, table.num_rows, collection),
             )
             self._commit(Manifest(sha256, manifest.next + 1, segments))
         return table.num_rows
 
     def _write_segment(
-        self, name: str, table: pa.Table, vectors: dict[str, np.ndarray]
+        self,
+        name: str,
+        table: pa.Table,
+        vectors: dict[str, np.ndarray],
+        stamps: dict[str, list[str]],
     ) -> None:
         folder = self.path / "segments" / name
         folder.mkdir()
-        pq.write_table(table, folder / "rows.parquet")
+        thumbnails = table.select(["thumbnail"])
+        rows = table.select(COLUMNS).replace_schema_metadata(
+            {STAMPS: json.dumps(stamps)}
+        )
+        pq.write_table(rows, folder / ROWS)
+        with (
+            pa.OSFile(os.fspath(folder / THUMBNAILS), "wb") as file,
+            pa.ipc.new_file(file, thumbnails.schema) as writer,
+        ):
+            writer.write_table(thumbnails)
         for modality, x in vectors.items():
             np.save(folder / f"{modality}.npy", x, allow_pickle=False)
         for file in folder.iterdir():
@@ -256,18 +341,25 @@ class Store:
     def compact(self) -> None:
         """Write what counts anew, a segment for each collection, and drop the rest."""
         with self._writing():
-            parts: dict[str, list[Rows]] = {}
-            for rows in self.rows():
+            parts: dict[str, list[tuple[Segment, Rows]]] = {}
+            for segment in self.manifest.segments:
+                rows = self._segment(segment, vectors=True)
                 if rows.table.num_rows:
-                    parts.setdefault(rows.collection, []).append(rows)
+                    parts.setdefault(segment.collection, []).append((segment, rows))
             segments, number = [], self.manifest.next
             for collection, each in parts.items():
-                table = pa.concat_tables([rows.table for rows in each])
+                table = pa.concat_tables(
+                    [
+                        rows.table.append_column("thumbnail", rows.thumbnails)
+                        for _, rows in each
+                    ]
+                )
                 vectors = {
-                    name: np.concatenate([rows.vectors[name] for rows in each])
+                    name: np.concatenate([rows.vectors[name] for _, rows in each])
                     for name in MODALITIES
                 }
-                self._write_segment(f"{number:06d}", table, vectors)
+                stamps = self._stamps(collection)
+                self._write_segment(f"{number:06d}", table, vectors, stamps)
                 segments.append(Segment(f"{number:06d}", len(table), collection))
                 number += 1
             old = self.manifest.segments
@@ -276,30 +368,17 @@ class Store:
                 shutil.rmtree(self.path / "segments" / segment.name)
 
 
-def read_features(path: Path) -> tuple[pa.Table, dict[str, np.ndarray], str]:
-    """A feature file: columns without vectors, float16 vectors, sha256 of the weights.
+def _stamp(path: Path) -> str:
+    """Changes when a feature file does.
 
     Raises:
-        VisxpError: it is no parquet file of `visxp_jax.extract`.
+        VisxpError: there is none.
     """
     try:
-        table = pq.read_table(path)
-        about: Any = json.loads((table.schema.metadata or {})[b"about"])
-        sha256 = str(about["model_sha256"])
-        plain = table.select(list(COLUMNS)).replace_schema_metadata()
-        vectors = {}
-        for name in MODALITIES:
-            column = table[name].combine_chunks()
-            flat = column.flatten().to_numpy(zero_copy_only=False)
-            vectors[name] = flat.reshape(len(table), -1).astype(np.float16)
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise VisxpError(
-            f"{path} must be a .parquet file from `visxp extract`: {error}."
-        ) from error
-    for name, x in vectors.items():
-        if not np.isfinite(x).all():
-            raise VisxpError(f"{path}: vectors of {name} must fit into float16.")
-    return plain, vectors, sha256
+        found = path.stat()
+    except OSError as error:
+        raise VisxpError(f"{path} cannot be read: {error.strerror}.") from error
+    return f"{os.path.abspath(path)} {found.st_size} {found.st_mtime_ns}"
 
 
 def _sync(path: Path) -> None:

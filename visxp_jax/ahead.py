@@ -1,0 +1,55 @@
+"""Work that goes on in a thread while its results are used."""
+
+import queue
+import threading
+from collections.abc import Generator
+from contextlib import closing, suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+WAIT_S = 0.1
+
+
+def read_ahead(items: Generator[T], size: int) -> Generator[T]:
+    """Items of a generator that runs up to `size` items ahead, in a thread of its own.
+
+    What it raises is raised here; it is closed when this is.
+
+    Args:
+        items: Not begun yet.
+        size: Number of items that wait at most.
+    """
+    waiting: queue.Queue[tuple[str, Any]] = queue.Queue(size)
+    stopped = threading.Event()
+
+    def put(kind: str, value: Any = None) -> None:
+        there = False
+        while not there and not stopped.is_set():
+            with suppress(queue.Full):
+                waiting.put((kind, value), timeout=WAIT_S)
+                there = True
+
+    def work() -> None:
+        try:
+            with closing(items):
+                for item in items:
+                    put("item", item)
+                    if stopped.is_set():
+                        return
+        except BaseException as error:
+            put("error", error)
+        put("end")
+
+    thread = threading.Thread(target=work, name="read ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = waiting.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            yield value
+    finally:
+        stopped.set()
+        thread.join()
