@@ -1,0 +1,48 @@
+"""Items are read ahead, in order, no further than allowed; errors and ends arrive."""
+
+import threading
+import time
+
+import pytest
+
+from visxp_jax.ahead import read_ahead
+
+
+def count(n: int, made: list[int], ended: threading.Event):
+    try:
+        for i in range(n):
+            made.append(i)
+            yield i
+    finally:
+        ended.set()
+
+
+def test_items_come_in_order_and_the_generator_is_ended():
+    made, ended = [], threading.Event()
+    assert list(read_ahead(count(100, made, ended), 3)) == list(range(100))
+    assert ended.is_set()
+
+
+def test_it_works_ahead_but_no_further_than_allowed():
+    made, ended = [], threading.Event()
+    items = read_ahead(count(100, made, ended), 3)
+    assert next(items) == 0
+    until = time.monotonic() + 10
+    while len(made) < 5 and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert len(made) == 5  # one handed out, three that wait, one in hand
+    items.close()
+    assert ended.is_set()
+    assert len(made) <= 6
+
+
+def test_what_is_raised_is_raised_here_after_what_came_before():
+    def broken():
+        yield 1
+        raise ValueError("no more")
+
+    items = read_ahead(broken(), 5)
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="no more"):
+        next(items)

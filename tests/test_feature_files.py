@@ -1,0 +1,84 @@
+"""Feature files: whole or not there, named after their video, read back as written."""
+
+import json
+
+import numpy as np
+import pytest
+
+from visxp_jax.errors import VisxpError
+from visxp_jax.feature_files import Row, Writer, about_of, file_name, files_of, read
+
+ROW = Row("a.mp4", 1.0, 2.0, 1.5, True, False, False)
+VECTORS = {"video": np.arange(3.0), "audio": np.ones(2)}
+
+
+def written(folder, name="a", count=1200, **changes):
+    writer = Writer(folder, name)
+    for i in range(count):
+        vectors = {key: x + i for key, x in VECTORS.items()}
+        writer.add(ROW._replace(start_s=float(i), **changes), vectors)
+    writer.finish({"model_sha256": "x", "status": "kept"})
+    return folder / f"{name}.parquet"
+
+
+def test_rows_are_read_back_over_several_groups(tmp_path):
+    path = written(tmp_path, shot_start_s=0.5, agreement=0.25, thumbnail=b"jpeg")
+    found = read(path)
+    assert found.table["start_s"].to_pylist() == list(range(1200))
+    assert set(found.table["shot_start_s"].to_pylist()) == {0.5}
+    assert set(found.table["shot_end_s"].to_pylist()) == {None}
+    assert set(found.table["thumbnail"].to_pylist()) == {b"jpeg"}
+    assert found.vectors["video"].dtype == np.float16
+    np.testing.assert_array_equal(found.vectors["video"][1199], [1199, 1200, 1201])
+    assert found.vectors["audio"].shape == (1200, 2)
+    assert found.about == about_of(path) == {"model_sha256": "x", "status": "kept"}
+    assert json.loads((tmp_path / "_a.json").read_text()) == found.about
+
+
+def test_a_file_appears_once_it_is_whole(tmp_path):
+    writer = Writer(tmp_path, "a")
+    for _ in range(600):
+        writer.add(ROW, VECTORS)
+    assert not list(tmp_path.glob("a*"))
+    writer.discard()
+    assert not list(tmp_path.iterdir())
+
+
+def test_features_of_a_video_that_gives_none_any_more_go(tmp_path):
+    path = written(tmp_path)
+    Writer(tmp_path, "a").finish({"status": "skipped"})
+    assert not path.exists()
+    assert json.loads((tmp_path / "_a.json").read_text()) == {"status": "skipped"}
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/x/talk show.mp4", "talk_show-01234567"),
+        ("/x/$(rm -rf).tar.mp4", "rm_-rf_.tar-01234567"),
+        ("/x/日本.mkv", "video-01234567"),
+        ("/x/.._hidden.mp4", "hidden-01234567"),
+        (f"/x/{'n' * 300}.mp4", f"{'n' * 80}-01234567"),
+    ],
+)
+def test_names_are_readable_and_plain(path, name):
+    assert file_name(path, "0123456789") == name
+
+
+def test_files_of_folders_are_found_and_others_left_out(tmp_path):
+    written(tmp_path, "b", 1)
+    written(tmp_path, "a", 1)
+    (tmp_path / ".c.1.tmp").touch()
+    found = list(files_of([tmp_path, tmp_path / "a.parquet"]))
+    assert [path.name for path in found] == ["a.parquet", "b.parquet", "a.parquet"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(VisxpError, match="must hold feature files"):
+        list(files_of([tmp_path / "empty"]))
+
+
+def test_vectors_too_large_for_half_floats_are_refused(tmp_path):
+    writer = Writer(tmp_path, "a")
+    writer.add(ROW, {"video": np.array([1e6]), "audio": np.ones(1)})
+    writer.finish({"model_sha256": "x"})
+    with pytest.raises(VisxpError, match="video must fit into float16"):
+        read(tmp_path / "a.parquet")
