@@ -8,6 +8,7 @@ VERBS = {
     "prepare": ("data_prep.prepare", "videos to 1-second clips in shards"),
     "train": ("visxp_jax.main", "clips to a model, figures and pages"),
     "extract": ("visxp_jax.extract", "videos to features, a row for each second"),
+    "agreement": ("visxp_jax.agreement", "where sound does not belong to pictures"),
     "search": ("visxp_jax.search", "features to an index; what is like a file"),
     "export": ("visxp_jax.export", "a model to safetensors, StableHLO and a card"),
     "import": ("visxp_jax.production.adopt", "a VisXP checkpoint to a model"),
@@ -15,7 +16,7 @@ VERBS = {
     "doctor": ("visxp_jax.doctor", "what is missing here; why spectrograms differ"),
 }
 USAGE = "usage: visxp VERB ...; `visxp VERB --help` says more\n\n" + "\n".join(
-    f"  {verb:8}  {what}" for verb, (_, what) in VERBS.items()
+    f"  {verb:9}  {what}" for verb, (_, what) in VERBS.items()
 )
 
 

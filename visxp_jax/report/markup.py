@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Mapping
 from importlib import resources
 
 
@@ -35,3 +36,23 @@ def filled(name: str, **parts: str) -> str:
     In one pass: text that happens to look like a name in braces stays text.
     """
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], resource(name))
+
+
+def head_html(title: str) -> str:
+    """What all pages begin with: above all that they ask for nothing outside."""
+    return filled("head.html", title=text(title), style=resource("style.css"))
+
+
+def made_html(summary: Mapping[str, str]) -> str:
+    """What made a page, by name."""
+    rows = "".join(map(_made, summary.items()))
+    return f'<dl class="made">{rows}</dl>' if rows else ""
+
+
+def _made(item: tuple[str, str]) -> str:
+    name, value = item
+    if len(value) <= 48:
+        return f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>"
+    # Commands break between their words, not at the hyphens of an option.
+    words = " ".join(f"<span>{text(word)}</span>" for word in value.split(" "))
+    return f'<div class="wide"><dt>{text(name)}</dt><dd>{words}</dd></div>'

@@ -23,7 +23,14 @@ from visxp_jax.report.content import (
 )
 from visxp_jax.report.gallery import Media, clusters_html, neighbours_html
 from visxp_jax.report.hierarchy import hierarchy_html
-from visxp_jax.report.markup import filled, none, resource, text
+from visxp_jax.report.markup import (
+    filled,
+    head_html,
+    made_html,
+    none,
+    resource,
+    text,
+)
 
 
 def render(report: Report) -> str:
@@ -39,7 +46,7 @@ def render(report: Report) -> str:
     curves, readouts = _curves(report.curves, report.stages)
     parts = {
         "title": text(report.title),
-        "summary": _summary(report.summary),
+        "summary": made_html(report.summary),
         "warnings": _warnings(report.warnings),
         "figures": _figures(report.figures),
         "curves": curves,
@@ -52,7 +59,7 @@ def render(report: Report) -> str:
         "neighbours": neighbours_html(report.neighbours, media),
         "hierarchy": hierarchy_html(report.hierarchy, media),
         "data": _data(report.data_rows),
-        "head": _head(report.title),
+        "head": head_html(report.title),
         "player": resource("player.js"),
         # Numbers alone: nothing in them could close the script element.
         "readouts": json.dumps(readouts, separators=(",", ":"), allow_nan=False),
@@ -78,17 +85,12 @@ def render_hierarchy(
     return filled(
         "hierarchy.html",
         title=text(title),
-        summary=_summary(summary),
+        summary=made_html(summary),
         hierarchy=hierarchy_html(hierarchy, media),
         sounds=media.sounds_html(),
-        head=_head(title),
+        head=head_html(title),
         player=resource("player.js"),
     )
-
-
-def _head(title: str) -> str:
-    """What both pages begin with: above all that they ask for nothing outside."""
-    return filled("head.html", title=text(title), style=resource("style.css"))
 
 
 def wav_bytes(wave: np.ndarray, rate_hz: int) -> bytes:
@@ -120,20 +122,6 @@ def wav_bytes(wave: np.ndarray, rate_hz: int) -> bytes:
         writer.setframerate(rate_hz)
         writer.writeframes(wave.astype("<i2").tobytes())
     return file.getvalue()
-
-
-def _summary(summary: Mapping[str, str]) -> str:
-    rows = "".join(map(_made, summary.items()))
-    return f'<dl class="made">{rows}</dl>' if rows else ""
-
-
-def _made(item: tuple[str, str]) -> str:
-    name, value = item
-    if len(value) <= 48:
-        return f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>"
-    # Commands break between their words, not at the hyphens of an option.
-    words = " ".join(f"<span>{text(word)}</span>" for word in value.split(" "))
-    return f'<div class="wide"><dt>{text(name)}</dt><dd>{words}</dd></div>'
 
 
 def _warnings(warnings: Sequence[str]) -> str:

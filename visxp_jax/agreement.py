@@ -1,0 +1,179 @@
+"""Which videos have sound that does not belong to their pictures, or none.
+
+    visxp agreement FEATURES --out=agreement.html
+
+FEATURES are from `visxp extract`, by a model whose first stage was correspondence: it
+gives each second the probability that its sound belongs to its picture. The page lists
+the videos in which that is least on average, and the seconds: dubbed, exchanged or
+shifted sound, music laid over, silence.
+"""
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from visxp_jax import __version__
+from visxp_jax.atomic import write_whole
+from visxp_jax.errors import VisxpError
+from visxp_jax.feature_files import about_of, files_of
+from visxp_jax.progress import progress_bar
+from visxp_jax.report.agreement import Second, Video, agreement_html
+
+TITLE = "Agreement of sight and sound"
+VIDEOS = 300  # on the page, those with the least agreement
+SECONDS = 200
+LOWEST = 3  # seconds of each video that are shown
+COLUMNS = ["path", "start_s", "has_audio", "silent", "agreement"]
+
+
+class Found(NamedTuple):
+    """Agreement of one video."""
+
+    file: Path  # of its features
+    path: str
+    start_s: np.ndarray
+    agreement: np.ndarray  # NaN where there is nothing to hear
+    has_audio: np.ndarray
+    silent: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        """Over the seconds that can be heard; NaN without any."""
+        heard = self.agreement[~np.isnan(self.agreement)]
+        return float(heard.mean()) if len(heard) else float("nan")
+
+
+def of_videos(agreement: np.ndarray, video: np.ndarray) -> np.ndarray:
+    """Mean agreement of each video, [v].
+
+    Args:
+        agreement: Of seconds, [n].
+        video: int [n], 0 to v - 1.
+    """
+    return np.bincount(video, agreement) / np.bincount(video)
+
+
+def read(files: Iterable[Path]) -> list[Found]:
+    """Agreement of every video of feature files.
+
+    Raises:
+        VisxpError: a file is no such one, or of a model that gives no agreement.
+    """
+    found = []
+    for file in files:
+        about_of(file)  # says what is wrong with one that is none
+        table = pq.read_table(file, columns=COLUMNS)
+        heard = table["has_audio"].to_numpy() & ~table["silent"].to_numpy()
+        agreement = table["agreement"].to_numpy().astype(float)
+        if np.isnan(agreement[heard]).any():
+            raise VisxpError(
+                f"{file} must be by a model with a first stage of correspondence "
+                "(`avc`), which alone says whether sound belongs to pictures."
+            )
+        columns = (
+            table[name].to_numpy() for name in ("start_s", "has_audio", "silent")
+        )
+        start_s, has_audio, silent = columns
+        path = table["path"][0].as_py()
+        found.append(Found(file, path, start_s, agreement, has_audio, silent))
+    return found
+
+
+def seconds_of(found: Found, rows: Iterable[int]) -> list[Second]:
+    """Some seconds of a video, with their thumbnails."""
+    rows = list(rows)
+    thumbnails = pq.read_table(found.file, columns=["thumbnail"])["thumbnail"]
+    return [
+        Second(
+            video=found.path,
+            start_s=float(found.start_s[row]),
+            agreement=float(found.agreement[row]),
+            thumbnail=thumbnails[row].as_py(),
+        )
+        for row in rows
+    ]
+
+
+def least(agreement: np.ndarray, count: int) -> np.ndarray:
+    """Where it is least, from the least on; not where it is NaN."""
+    order = np.argsort(agreement, kind="stable")  # NaN come last
+    return order[: min(count, int((~np.isnan(agreement)).sum()))]
+
+
+def page(found: list[Found], made: dict[str, str]) -> str:
+    """The page of some videos."""
+    order = sorted(found, key=lambda one: (np.isnan(one.mean), one.mean))
+    videos = [
+        Video(
+            path=one.path,
+            seconds=len(one.start_s),
+            agreement=None if np.isnan(one.mean) else one.mean,
+            mute=float((~one.has_audio).mean()),
+            silent=float(one.silent.mean()),
+            course=one.agreement,
+            lowest=seconds_of(one, least(one.agreement, LOWEST)),
+        )
+        for one in order[:VIDEOS]
+    ]
+    every = np.concatenate([one.agreement for one in found])
+    owner = np.repeat(np.arange(len(found)), [len(one.start_s) for one in found])
+    first = np.cumsum([0, *(len(one.start_s) for one in found)])
+    seconds = [
+        seconds_of(found[owner[at]], [at - first[owner[at]]])[0]
+        for at in least(every, SECONDS)
+    ]
+    return agreement_html(TITLE, videos, seconds, of=len(found), made=made)
+
+
+def run(features: list[Path], out: Path) -> None:
+    """Write the page.
+
+    Raises:
+        VisxpError: there are no features with agreement, or it cannot be written.
+    """
+    files = list(files_of(features))
+    bar = progress_bar(iterable=files, desc="read", unit="file")
+    try:
+        found = read(bar)
+        about = about_of(found[0].file)
+        made = {
+            "weights": str(about["model_sha256"])[:12],
+            "model": str(about.get("model", "")),
+            "visxp_jax": __version__,
+            "made": time.strftime("%Y-%m-%d %H:%M"),
+            "command": shlex.join(sys.argv),
+        }
+        write_whole(out, page(found, made))
+    except (OSError, pa.ArrowException) as error:
+        raise VisxpError(f"cannot write {out}: {error}.") from error
+    print(f"{len(found)} videos -> {out}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; 2 on a mistake in the input."""
+    parser = argparse.ArgumentParser(
+        prog="visxp agreement",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("features", type=Path, nargs="+", metavar="FEATURES")
+    parser.add_argument("--out", type=Path, required=True, metavar="PAGE.html")
+    args = parser.parse_args(argv)
+    try:
+        run(args.features, args.out)
+    except VisxpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
