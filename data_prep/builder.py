@@ -45,7 +45,31 @@ class Video(NamedTuple):
     name: str
     video_id: int
     label: int  # -1 if none
+    first_clip_id: int  # its clips are numbered from there
     clips: Callable[[], Iterator[dict[str, Any]]]
+
+
+# Of videos and (bands, frames): a `PTransform` of Apache Beam to their examples.
+Transform = Callable[[list[Video], tuple[int, int]], Any]
+
+
+def examples_of(
+    video: Video, log_mel_shape: tuple[int, int]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The clips of a video as TFDS takes them, by their numbers."""
+    for clip_id, clip in enumerate(video.clips(), video.first_clip_id):
+        log_mel = np.frombuffer(clip["log_mel"], np.float16)
+        yield (
+            clip_id,
+            {
+                **clip,
+                "log_mel": log_mel.reshape(log_mel_shape),
+                "video": video.name,
+                "video_id": video.video_id,
+                "clip_id": clip_id,
+                "label": video.label,
+            },
+        )
 
 
 class _SameBytes(ExampleWriter):
@@ -80,11 +104,13 @@ class VisxpClips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         log_mel_shape: tuple[int, int],
         size_px: int,
         progress: bool,
+        transform: Transform | None,
         **settings: Any,
     ) -> None:
-        """Write `videos` by split; clips are numbered in the order they come."""
+        """Write `videos` by split, one after another or as `transform` wants."""
         self._videos = videos
         self._progress = progress
+        self._transform = transform
         self._log_mel_shape = log_mel_shape
         self._size_px = size_px
         super().__init__(**settings)
@@ -129,28 +155,19 @@ class VisxpClips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _example_writer(self) -> ExampleWriter:
         return _SameBytes(self.info.file_format or tfds.core.FileFormat.TFRECORD)
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        clip_id = 0
+    def _generate_examples(self, split: str) -> Any:
+        if self._transform is None:
+            return self._one_after_another(split)
+        return self._transform(self._videos[split], self._log_mel_shape)
+
+    def _one_after_another(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         for video in progress_bar(
             iterable=self._videos[split],
             desc=f"{split} shards",
             unit="file",
             shown=self._progress,
         ):
-            for clip in video.clips():
-                log_mel = np.frombuffer(clip["log_mel"], np.float16)
-                yield (
-                    clip_id,
-                    {
-                        **clip,
-                        "log_mel": log_mel.reshape(self._log_mel_shape),
-                        "video": video.name,
-                        "video_id": video.video_id,
-                        "clip_id": clip_id,
-                        "label": video.label,
-                    },
-                )
-                clip_id += 1
+            yield from examples_of(video, self._log_mel_shape)
 
 
 def _seconds() -> tfds.features.Tensor:
@@ -169,6 +186,8 @@ def write_shards(
     size_px: int,
     file_format: str,
     progress: bool = False,
+    transform: Transform | None = None,
+    beam_options: Any = None,
 ) -> Path:
     """Write OUT/visxp_clips/1.0.0; records are shuffled by a hash of their number.
 
@@ -180,6 +199,8 @@ def write_shards(
         size_px: Of the frames.
         file_format: 'tfrecord' or 'array_record'.
         progress: Show it on stderr.
+        transform: Makes Beam's workers do it.
+        beam_options: `PipelineOptions` for them.
 
     Returns:
         That folder.
@@ -191,12 +212,15 @@ def write_shards(
             log_mel_shape=log_mel_shape,
             size_px=size_px,
             progress=progress,
+            transform=transform,
             data_dir=str(out),
             file_format=file_format,
         )
         builder.download_and_prepare(
             download_dir=str(scratch),
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+            download_config=tfds.download.DownloadConfig(
+                try_download_gcs=False, beam_options=beam_options
+            ),
         )
     return out / NAME / VERSION
 

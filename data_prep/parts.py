@@ -18,11 +18,19 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from data_prep.manifest import Row
-from data_prep.pool import Beat
+from data_prep.pool import Beat, Failure
 from data_prep.sources import Source
 from visxp_jax.atomic import write_whole
 from visxp_jax.audio.spectrogram import PRESETS
-from visxp_jax.media import Clip, MediaError, ReadReport, probe, read_clips
+from visxp_jax.errors import VisxpError
+from visxp_jax.media import (
+    Clip,
+    MediaError,
+    ReadReport,
+    printable,
+    probe,
+    read_clips,
+)
 
 CLIPS_PER_GROUP = 64  # held in memory at a time, 70 KB each
 JPEG_QUALITY = 90
@@ -69,6 +77,23 @@ def write_part(task: PartTask, beat: Beat) -> Row:
         row = _write_clips(task, beat)
     except MediaError as error:
         row = Row(task.source.name, "skipped", error.reason, label=task.source.label)
+    write_row(task, row)
+    return row
+
+
+def write_failure(task: PartTask, failure: Failure) -> Row:
+    """Write and return the row of a file whose worker failed.
+
+    Raises:
+        VisxpError: it was the disk, not the file.
+    """
+    if isinstance(failure.error, OSError):
+        raise VisxpError(
+            f"cannot write {printable(task.folder)}: {failure.error}; free space or "
+            "choose another --out, then run the same command again."
+        )
+    source = task.source
+    row = Row(source.name, "skipped", failure.reason, label=source.label)
     write_row(task, row)
     return row
 

@@ -101,6 +101,35 @@ def run_isolated(
             worker.stop()
 
 
+class IsolatedProcess:
+    """One process for tasks that come one at a time; a new one when it is lost."""
+
+    def __init__(
+        self, function: Callable[[Any, Beat], Any], *, timeout_s: float
+    ) -> None:
+        """Take the arguments of `run_isolated`; nothing is started yet."""
+        self._function = function
+        self._timeout_s = timeout_s
+        self._worker: _Worker | None = None
+
+    def run(self, task: Any) -> Any:
+        """The result of a task, or a `Failure`."""
+        if self._worker is None or not self._worker.process.is_alive():
+            self.close()
+            self._worker = _Worker(self._function)
+        self._worker.give(task)
+        while True:
+            wait([self._worker.pipe], timeout=1.0)
+            if done := _result(self._worker, self._timeout_s, lambda: None):
+                return done[0]
+
+    def close(self) -> None:
+        """End the process."""
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+
+
 def _result(worker: _Worker, timeout_s: float, on_beat: Beat) -> tuple[Any] | None:
     """What a worker came to, or None while it is busy."""
     try:

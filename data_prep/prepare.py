@@ -20,14 +20,15 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from data_prep.manifest import Row, manifest_csv, summary
-from data_prep.parts import PartTask, read_row, write_part, write_row
+from data_prep.parts import PartTask, read_row, write_failure, write_part
 from data_prep.pool import Failure, run_isolated
-from data_prep.sources import Source, find_sources, fingerprint
+from data_prep.sources import find_sources, fingerprint
 from visxp_jax.atomic import write_whole
 from visxp_jax.audio.spectrogram import PRESETS
 from visxp_jax.config import MAX_SIZE_PX
@@ -63,6 +64,7 @@ def prepare(
     timeout_s: float = 120.0,
     leave_out: Path | None = None,
     progress: bool = True,
+    beam_options: Any = None,
 ) -> None:
     """Prepare a folder of videos, or finish an earlier call that was stopped.
 
@@ -79,6 +81,8 @@ def prepare(
         timeout_s: A file that yields no clip for so long is skipped.
         leave_out: Folder around `out` that is ours as well; not searched for videos.
         progress: Show progress on stderr, and a summary at the end.
+        beam_options: A `PipelineOptions` of Apache Beam, whose workers then do the work
+            instead of processes here; see `data_prep.beam`.
 
     Raises:
         VisxpError: an option is out of range, no file could be used, `out` holds other
@@ -118,6 +122,7 @@ def prepare(
             workers=workers,
             timeout_s=timeout_s,
             progress=progress,
+            beam_options=beam_options,
         )
         if not any(row.status != "skipped" for row in rows):
             write_whole(out / MANIFEST, manifest_csv(rows))
@@ -126,7 +131,9 @@ def prepare(
                 f"{len(rows)} files, the first {printable(Path(rows[0].file))}: "
                 f"{rows[0].reason}; {printable(out / MANIFEST)} names all."
             )
-        _write_dataset(tasks, rows, out, options, progress=progress)
+        _write_dataset(
+            tasks, rows, out, options, progress=progress, beam_options=beam_options
+        )
         _clean_up(out)
     if progress:
         print(summary(rows), f"-> {printable(out)}", sep="\n", flush=True)
@@ -230,7 +237,12 @@ def _clean_up(out: Path) -> None:
 
 
 def _write_parts(
-    tasks: list[PartTask], *, workers: int | None, timeout_s: float, progress: bool
+    tasks: list[PartTask],
+    *,
+    workers: int | None,
+    timeout_s: float,
+    progress: bool,
+    beam_options: Any,
 ) -> list[Row]:
     """Stage 1; the rows are in the order of the tasks."""
     rows: dict[str, Row] = {}
@@ -259,11 +271,17 @@ def _write_parts(
             bar.set_postfix_str(f"{clips} clips, {rate:.0f} clips/s", refresh=False)
             bar.update(0)
 
-        for task, result in run_isolated(
-            write_part, to_do, workers=workers, timeout_s=timeout_s, on_beat=on_beat
-        ):
+        if beam_options is None:
+            results = run_isolated(
+                write_part, to_do, workers=workers, timeout_s=timeout_s, on_beat=on_beat
+            )
+        else:
+            from data_prep import pipelines
+
+            results = pipelines.write_parts(to_do, beam_options, timeout_s=timeout_s)
+        for task, result in results:
             if isinstance(result, Failure):
-                result = _failed(task, result)
+                result = write_failure(task, result)
             rows[task.source.key] = result
             bar.update()
     return [rows[task.source.key] for task in tasks]
@@ -276,6 +294,7 @@ def _write_dataset(
     options: dict[str, Any],
     *,
     progress: bool,
+    beam_options: Any,
 ) -> None:
     """Stage 2."""
     # Loads TensorFlow for TFRecords; ArrayRecords do without.
@@ -283,9 +302,23 @@ def _write_dataset(
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     from data_prep.shards import write_dataset
 
+    if beam_options is None:
+        from data_prep.builder import write_shards
+    else:
+        from data_prep import pipelines
+
+        write_shards = partial(pipelines.write_shards, options=beam_options)
     inputs = fingerprint([task.source for task in tasks])
     try:
-        write_dataset(tasks, rows, out, options, inputs=inputs, progress=progress)
+        write_dataset(
+            tasks,
+            rows,
+            out,
+            options,
+            inputs=inputs,
+            progress=progress,
+            write=write_shards,
+        )
     except (OSError, RuntimeError) as error:  # TFDS makes RuntimeErrors of all
         if "No space left" not in str(error):
             raise
@@ -295,33 +328,21 @@ def _write_dataset(
         ) from error
 
 
-def _failed(task: PartTask, failure: Failure) -> Row:
-    """The row of a file whose worker failed.
-
-    Raises:
-        VisxpError: it was the disk, not the file.
-    """
-    if isinstance(failure.error, OSError):
-        raise VisxpError(
-            f"cannot write {printable(task.folder)}: {failure.error}; free space or "
-            "choose another --out, then run the same command again."
-        )
-    source: Source = task.source
-    row = Row(source.name, "skipped", failure.reason, label=source.label)
-    write_row(task, row)
-    return row
-
-
 def _folder(text: str) -> Path:
     if not text:  # a variable of the shell that is not set; not the current folder
         raise argparse.ArgumentTypeError("must name a folder, got ''")
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"must be a folder in the file system, got {text}; mount it as one"
+        )
     return Path(text)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser_of(module: str, description: str | None) -> argparse.ArgumentParser:
+    """The command line of `python -m module`, as far as it is that of every engine."""
     parser = argparse.ArgumentParser(
-        prog="python -m data_prep.prepare",
-        description=__doc__,
+        prog=f"python -m {module}",
+        description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -354,7 +375,6 @@ def _parser() -> argparse.ArgumentParser:
         help="of the shards: tfrecord for tf.data, array_record for reading without "
         "TensorFlow (default: tfrecord)",
     )
-    add("--workers", type=int, metavar="N", help="processes (default: one per core)")
     add(
         "--fractions",
         type=float,
@@ -374,9 +394,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; 0 when the data are prepared, 2 on a mistake in the input."""
-    args = _parser().parse_args(argv)
+def run_command(args: argparse.Namespace, **engine: Any) -> int:
+    """Prepare as the command line says; returns the exit code.
+
+    Args:
+        args: As `parser_of` reads them.
+        **engine: More of the arguments of `prepare`.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         prepare(
@@ -386,10 +410,10 @@ def main(argv: list[str] | None = None) -> int:
             size_px=args.size_px,
             labels=args.labels,
             file_format=args.format,
-            workers=args.workers,
             fractions=args.fractions,
             seed=args.seed,
             timeout_s=args.timeout_s,
+            **engine,
         )
     except VisxpError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -398,6 +422,16 @@ def main(argv: list[str] | None = None) -> int:
         print("stopped; the same command goes on from here.", file=sys.stderr)
         return 130
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; 0 when the data are prepared, 2 on a mistake in the input."""
+    parser = parser_of("data_prep.prepare", __doc__)
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes (default: one per core)"
+    )
+    args = parser.parse_args(argv)
+    return run_command(args, workers=args.workers)
 
 
 if __name__ == "__main__":

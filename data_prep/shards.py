@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_prep.builder import NAME, Video, read_index, write_shards
+from data_prep.builder import NAME, Video, read_index
 from data_prep.manifest import Row, manifest_csv
 from data_prep.parts import PartTask, read_part
 from data_prep.splits import assign_splits
@@ -33,6 +34,7 @@ def write_dataset(
     *,
     inputs: str,
     progress: bool,
+    write: Callable[..., Path],
 ) -> None:
     """Divide the videos, write shards, index and manifest, and last `prepared.json`.
 
@@ -43,6 +45,7 @@ def write_dataset(
         options: Kept in `prepared.json`.
         inputs: Fingerprint of the sources, also kept.
         progress: Show it on stderr.
+        write: Writes the shards, called like `builder.write_shards`.
 
     Raises:
         VisxpError: what was read back is not what was to be written.
@@ -58,15 +61,18 @@ def write_dataset(
     label_names = sorted({row.label for _, row in kept} - {""})
     label_of = {"": -1} | {name: i for i, name in enumerate(label_names)}
     videos: dict[str, list[Video]] = {split: [] for split in SPLITS}
+    num_clips: dict[str, int] = dict.fromkeys(SPLITS, 0)
     for video_id, (task, row) in enumerate(kept):
-        row.split = splits[row.file]
+        split = row.split = splits[row.file]
         clips = partial(read_part, task)
         label = label_of[row.label]
-        videos[row.split].append(Video(row.file, video_id, label, clips))
+        video = Video(row.file, video_id, label, num_clips[split], clips)
+        videos[split].append(video)
+        num_clips[split] += row.clips
 
     shutil.rmtree(out / NAME, ignore_errors=True)
     preset = PRESETS[options["spectrogram"]]
-    builder_dir = write_shards(
+    builder_dir = write(
         videos,
         out,
         scratch=tasks[0].folder / "downloads",

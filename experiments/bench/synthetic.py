@@ -62,7 +62,13 @@ def clips(count: int, made: Made) -> Iterator[dict[str, Any]]:
 def write(out: Path, *, num_clips: int, made: Made, file_format: str) -> Path:
     """Write training shards the way `data_prep.prepare` does; returns their folder."""
     videos = [
-        Video(f"{i}.mp4", i, -1, partial(clips, CLIPS_PER_VIDEO, made))
+        Video(
+            name=f"{i}.mp4",
+            video_id=i,
+            label=-1,
+            first_clip_id=i * CLIPS_PER_VIDEO,
+            clips=partial(clips, CLIPS_PER_VIDEO, made),
+        )
         for i in range(num_clips // CLIPS_PER_VIDEO)
     ]
     return write_shards(

@@ -3,7 +3,12 @@ import sys
 
 import pytest
 
-from data_prep.pool import MEMORY_LIMIT_BYTES, Failure, run_isolated
+from data_prep.pool import (
+    MEMORY_LIMIT_BYTES,
+    Failure,
+    IsolatedProcess,
+    run_isolated,
+)
 from tests.data_prep.pool_tasks import work
 
 
@@ -68,3 +73,18 @@ def test_exceptions_come_back_as_failures():
     assert not isinstance(found[("odd", "x")].error, OSError)
     assert isinstance(found[("full", 0)].error, OSError)
     assert "No space left" in str(found[("full", 0)].error)
+
+
+def test_one_process_takes_tasks_until_it_is_lost():
+    process = IsolatedProcess(work, timeout_s=1.2)
+    try:
+        assert process.run(("double", 1)) == 2
+        first = process._worker
+        assert process.run(("double", 2)) == 4
+        assert process._worker is first
+        assert process.run(("die", 0)) == Failure("crashed (SIGSEGV)", None)
+        assert process.run(("double", 3)) == 6
+        assert process.run(("hang", 0)).reason == "timeout (no clip for 1.2 s)"
+        assert process.run(("double", 4)) == 8
+    finally:
+        process.close()
