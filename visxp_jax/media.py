@@ -12,8 +12,6 @@ from av.error import FFmpegError
 from visxp_jax.audio.spectrogram import Spectrogram
 from visxp_jax.clock import Clock
 from visxp_jax.container import (
-    MAX_DURATION_S,
-    MAX_PIXELS,
     TOO_MUCH_MEMORY,
     MediaError,
     MediaInfo,
@@ -23,7 +21,8 @@ from visxp_jax.container import (
     probe,
     streams_of,
 )
-from visxp_jax.tracks import PictureTrack, SoundTrack
+from visxp_jax.decode import Decoding, decoding
+from visxp_jax.tracks import SoundTrack, squared
 
 __all__ = [
     "Clip",
@@ -35,8 +34,6 @@ __all__ = [
     "read_clips",
 ]
 
-# Pictures this far on, and no sound of the second yet: there is none.
-MAX_LAG_S = 10.0
 # Below this root mean square of full scale a second is silent: -60 dBFS.
 SILENT_RMS = 1e-3
 # Mean absolute difference of two frames, of 255 levels, below which nothing moved.
@@ -115,41 +112,12 @@ def read_clips(
             no clip.
     """
     report = ReadReport() if report is None else report
-    with opened(path) as container:
-        video, audio = streams_of(container, path)
-        video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-        start = video.start_time or 0
-        start_s = start * Fraction(video.time_base or 0)
-        pictures = PictureTrack(
-            video,
-            size_px=size_px,
-            start_s=start_s,
-            max_pixels=MAX_PIXELS,
-            max_s=MAX_DURATION_S,
-            has_pts=container.format.name != "avi",
-        )
-        sound = None
-        if audio is not None:
-            sound = SoundTrack(rate_hz=spectrogram.rate_hz, start_s=start_s)
-        maker = _ClipMaker(pictures, sound, spectrogram, report)
-        clock = Clock(container.format.name)
-        for packet in packets_of(container, path, video, audio, clock):
-            report.leaps = clock.num_leaps
-            track = pictures if packet.stream is video else sound
-            assert track is not None
-            try:
-                track.decode(packet)
-            except MemoryError as error:
-                raise MediaError(path, TOO_MUCH_MEMORY) from error
-            except (FFmpegError, ValueError):
-                track.fault()
-            if pictures.position_s > MAX_DURATION_S:
-                raise MediaError(path, f"longer than {MAX_DURATION_S:.0f} s")
-            yield from maker.ready()
-        pictures.finish()
-        if sound is not None:
-            sound.finish()
-        yield from maker.ready(ended=True)
+    with decoding(
+        path, made_of=squared(size_px), rates_hz=[spectrogram.rate_hz]
+    ) as tracks:
+        maker = _ClipMaker(tracks, spectrogram, report)
+        for ended in tracks.advance():
+            yield from maker.ready(ended=ended)
     if not report.clips:
         raise MediaError(path, _why_nothing(report))
 
@@ -216,21 +184,21 @@ class _ClipMaker:
 
     def __init__(
         self,
-        pictures: PictureTrack,
-        sound: SoundTrack | None,
+        tracks: Decoding[np.ndarray],
         spectrogram: Spectrogram,
         report: ReadReport,
     ) -> None:
-        self._pictures = pictures
-        self._sound = sound
+        self._tracks = tracks
         self._spectrogram = spectrogram
         self._report = report
         self._second = 0
         self._last_frame: np.ndarray | None = None
 
-    def ready(self, *, ended: bool = False) -> Iterator[Clip]:
-        report = self._report
-        while self._pictures.has(self._second) and (ended or self._heard()):
+    def ready(self, *, ended: bool) -> Iterator[Clip]:
+        tracks, report = self._tracks, self._report
+        while tracks.pictures.has(self._second) and (
+            ended or tracks.heard_s >= self._second + 1
+        ):
             clip = self._clip(self._second)
             self._second += 1
             if clip is None:
@@ -238,26 +206,18 @@ class _ClipMaker:
             else:
                 report.clips += 1
                 yield clip
-        report.frames = self._pictures.num_frames
-        report.faults = self._pictures.num_faults
-        if self._sound is not None:
-            report.faults += self._sound.num_faults
-            report.sound_seconds = round(max(self._sound.position_s, 0.0), 3)
-        report.seconds = round(self._pictures.position_s, 3)
-
-    def _heard(self) -> bool:
-        return (
-            self._sound is None
-            or self._sound.position_s >= self._second + 1
-            or self._pictures.position_s >= self._second + 1 + MAX_LAG_S
-        )
+        report.frames = tracks.pictures.num_frames
+        report.faults, report.leaps = tracks.num_faults, tracks.num_leaps
+        for sound in tracks.sounds:
+            report.sound_seconds = round(max(sound.position_s, 0.0), 3)
+        report.seconds = round(tracks.pictures.position_s, 3)
 
     def _clip(self, second: int) -> Clip | None:
-        picture = self._pictures.take(second)
+        picture = self._tracks.pictures.take(second)
         preset = self._spectrogram
         samples, filled = np.zeros(preset.rate_hz, np.int16), 0
-        if self._sound is not None:
-            samples, filled = self._sound.take(second)
+        for sound in self._tracks.sounds:
+            samples, filled = sound.take(second)
         if picture is None:
             self._last_frame = None
             return None
@@ -275,7 +235,7 @@ class _ClipMaker:
             has_audio=has_audio,
             silent=has_audio and float(np.sqrt(np.mean(wave**2))) < SILENT_RMS,
             still=last is not None and _difference(last, picture.frame) < STILL_LEVELS,
-            partial=self._sound is not None
+            partial=bool(self._tracks.sounds)
             and missing > PARTIAL_SHARE * preset.rate_hz,
         )
 
