@@ -119,11 +119,23 @@ class Decoding(Generic[Made]):
         try:
             for frame in packet.decode():
                 assert isinstance(frame, av.AudioFrame)
-                for sound in self.sounds:
-                    sound.add(frame)
+                # Copies: FFmpeg names the channels of a frame that did not, once the
+                # first resampler has it, and the next would take it for a change.
+                copies = [_copied(frame) for _ in self.sounds[1:]]
+                for sound, own in zip(self.sounds, [frame, *copies], strict=False):
+                    sound.add(own)
         except (FFmpegError, ValueError):
             for sound in self.sounds:
                 sound.fault()
+
+
+def _copied(frame: av.AudioFrame) -> av.AudioFrame:
+    copy = av.AudioFrame.from_ndarray(
+        frame.to_ndarray(), format=frame.format.name, layout=frame.layout.name
+    )
+    copy.sample_rate = frame.sample_rate
+    copy.pts, copy.time_base = frame.pts, frame.time_base
+    return copy
 
 
 @contextmanager

@@ -32,6 +32,7 @@ NEEDED = ("jax", "flax", "optax", "orbax.checkpoint", "av", "scipy", "sklearn")
 OPTIONAL = (
     ("tensorflow", "data as TFRecord", "pip install 'visxp-jax[tf]'"),
     ("grain", "data as ArrayRecord", "pip install grain"),
+    ("scenedetect", "shots", "pip install 'visxp-jax[shots]'"),
 )
 CODECS = ("h264", "hevc", "vp9", "mpeg4", "aac", "mp3", "opus")
 # Of normalised values: decoders and resamplers differ by less.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from av.error import FFmpegError
@@ -80,6 +80,14 @@ class ReadReport:
     faults: int = 0
     leaps: int = 0
 
+    def note(self, tracks: Decoding[Any]) -> None:
+        """Take over what is known of the file by now."""
+        self.frames = tracks.pictures.num_frames
+        self.faults, self.leaps = tracks.num_faults, tracks.num_leaps
+        for sound in tracks.sounds:
+            self.sound_seconds = round(max(sound.position_s, 0.0), 3)
+        self.seconds = round(tracks.pictures.position_s, 3)
+
 
 def read_clips(
     path: Path,
@@ -119,7 +127,7 @@ def read_clips(
         for ended in tracks.advance():
             yield from maker.ready(ended=ended)
     if not report.clips:
-        raise MediaError(path, _why_nothing(report))
+        raise MediaError(path, why_nothing(report))
 
 
 def read_sounds(
@@ -206,11 +214,7 @@ class _ClipMaker:
             else:
                 report.clips += 1
                 yield clip
-        report.frames = tracks.pictures.num_frames
-        report.faults, report.leaps = tracks.num_faults, tracks.num_leaps
-        for sound in tracks.sounds:
-            report.sound_seconds = round(max(sound.position_s, 0.0), 3)
-        report.seconds = round(tracks.pictures.position_s, 3)
+        report.note(tracks)
 
     def _clip(self, second: int) -> Clip | None:
         picture = self._tracks.pictures.take(second)
@@ -244,7 +248,8 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.mean(np.abs(a.astype(np.int16) - b.astype(np.int16))))
 
 
-def _why_nothing(report: ReadReport) -> str:
+def why_nothing(report: ReadReport) -> str:
+    """Why a pass over a file came to no clip."""
     if report.frames == 0:
         return "no picture in it could be decoded"
     if report.dropped:

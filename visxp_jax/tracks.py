@@ -248,6 +248,7 @@ class SoundTrack:
     """Mono samples at one rate, placed by their timestamps.
 
     Attributes:
+        rate_hz: Of the samples.
         position_s: Sound is known up to here.
         num_faults: Packets that could not be decoded.
     """
@@ -256,7 +257,7 @@ class SoundTrack:
         """Resample to `rate_hz`; times are relative to `start_s`."""
         self.position_s = 0.0
         self.num_faults = 0
-        self._rate_hz = rate_hz
+        self.rate_hz = rate_hz
         self._start_s = float(start_s)
         # A run is a stretch of sound without a hole or a change of format.
         self._resampler: av.AudioResampler | None = None
@@ -294,9 +295,9 @@ class SoundTrack:
         if self._resampler is None or jump or form != self._format:
             self.finish()
             self._format, self._run_end_s = form, time_s
-            self._next = round(time_s * self._rate_hz)
+            self._next = round(time_s * self.rate_hz)
             self._resampler = av.AudioResampler(
-                "s16", "mono", self._rate_hz, frame_size=self._rate_hz // 4
+                "s16", "mono", self.rate_hz, frame_size=self.rate_hz // 4
             )
         for piece in self._resampler.resample(frame):
             self._place(piece)
@@ -315,13 +316,13 @@ class SoundTrack:
 
     def take(self, second: int) -> tuple[np.ndarray, int]:
         """(int16 [rate_hz], samples of it that were there) of a second; forgets it."""
-        found = self.window(second * self._rate_hz)
+        found = self.window(second * self.rate_hz)
         self.forget(second + 1)
         return found
 
     def window(self, first: int) -> tuple[np.ndarray, int]:
         """The same of the `rate_hz` samples from `first` on, which may be negative."""
-        rate = self._rate_hz
+        rate = self.rate_hz
         wave, filled = np.zeros(rate, np.int16), 0
         second, offset = divmod(first, rate)
         # The end of one second and the beginning of the next, if it begins in one.
@@ -347,17 +348,17 @@ class SoundTrack:
         # What comes again is dropped, what is missing stays zero.
         self._store(max(first, self._known), samples[max(0, self._known - first) :])
         self._known = max(self._known, self._next)
-        self.position_s = self._known / self._rate_hz
+        self.position_s = self._known / self.rate_hz
 
     def _store(self, first: int, samples: np.ndarray) -> None:
         if first < 0:
             samples, first = samples[-first:], 0
         while len(samples):
-            second, offset = divmod(first, self._rate_hz)
-            part = samples[: self._rate_hz - offset]
+            second, offset = divmod(first, self.rate_hz)
+            part = samples[: self.rate_hz - offset]
             if self._first_kept <= second <= self._first_kept + MAX_AHEAD_S:
                 if second not in self._waves:
-                    rate = self._rate_hz
+                    rate = self.rate_hz
                     self._waves[second] = np.zeros(rate, np.int16), np.zeros(rate, bool)
                 wave, there = self._waves[second]
                 wave[offset : offset + len(part)] = part
