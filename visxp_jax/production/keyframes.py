@@ -277,8 +277,11 @@ class _Finder:
                 self._cut_out(candidate, heard_s)
         for candidate in self._candidates.unheard():
             self._cut_out(candidate, heard_s)
-        while self._chosen and self._chosen[0][0].windows is not None:
-            candidate, jpeg = self._chosen.popleft()
+        while self._chosen:
+            candidate, jpeg = self._chosen[0]
+            if candidate.windows is None:
+                break
+            self._chosen.popleft()
             yield Keyframe(whole_ms(candidate.time_s), jpeg, candidate.windows)
         # A frame to come is not before the last, and 1 ms is for the cut-off.
         needed_s = min(heard_s - HALF_MS / 1000, self._last_s) - HALF_MS / 1000 - 0.001
