@@ -75,7 +75,7 @@ class Decoding(Generic[Made]):
     @property
     def num_faults(self) -> int:
         """Packets and pictures that were damaged."""
-        faults = sum(sound.num_faults for sound in self.sounds[:1])
+        faults = self.sounds[0].num_faults if self.sounds else 0  # all have the same
         return self.pictures.num_faults + faults
 
     @property

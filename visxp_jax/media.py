@@ -84,8 +84,8 @@ class ReadReport:
         """Take over what is known of the file by now."""
         self.frames = tracks.pictures.num_frames
         self.faults, self.leaps = tracks.num_faults, tracks.num_leaps
-        for sound in tracks.sounds:
-            self.sound_seconds = round(max(sound.position_s, 0.0), 3)
+        if tracks.sounds:
+            self.sound_seconds = round(max(tracks.sounds[0].position_s, 0.0), 3)
         self.seconds = round(tracks.pictures.position_s, 3)
 
 

@@ -243,6 +243,7 @@ def test_whole_ms_are_cut_off():
     assert [whole_ms(t) for t in (4.1, 2 / 3, 0.0, 0.9999999)] == [4100, 666, 0, 1000]
 
 
+@pytest.mark.slow
 def test_folders_are_what_features_are_made_of(tmp_path, capsys):
     shown = {"seconds": 3, "fps": 25, "width": 160, "height": 120}
     first = write_video(tmp_path / "a.b.mp4", picture=shots_at(1.2), **shown)
@@ -253,27 +254,30 @@ def test_folders_are_what_features_are_made_of(tmp_path, capsys):
         f"--checkpoint={tmp_path / 'checkpoint.tar'}",
         f"--config={tmp_path / 'model.yml'}",
     ]
-    rows = {}
-    for options in ([], ["--archive"]):
-        out, features = tmp_path / f"out{options}", tmp_path / f"features{options}"
-        command = [str(first), str(second), f"--out={out}", "--workers=1", *options]
-        assert segment.main(command) == 0
-        found = sorted(out.iterdir())
-        assert [path.name for path in found] == (
-            ["visxp_prep__a.b.tar.gz", "visxp_prep__silent.tar.gz"]
-            if options
-            else ["a.b", "silent"]
-        )
-        command = [*map(str, found), *network, f"--out={features}"]
-        assert extract.main(command) == 0
-        assert "1 keyframes, 1 without sound" in capsys.readouterr().out
-        rows[bool(options)] = np.load(features / "a.b.pt")
-    np.testing.assert_array_equal(rows[False], rows[True])
-    np.testing.assert_array_equal(
-        rows[False][:, :3], [[600, 0, 1200], [2080, 1200, 3000]]
-    )
+    out = tmp_path / "out"
+    videos = [str(first), str(second), "--workers=1"]
+    assert segment.main([*videos, f"--out={out}"]) == 0
+    folders = sorted(out.iterdir())
+    assert [path.name for path in folders] == ["a.b", "silent"]
+    command = [*map(str, folders), *network, f"--out={tmp_path / 'features'}"]
+    assert extract.main(command) == 0
+    assert "1 keyframes, 1 without sound" in capsys.readouterr().out
+    rows = np.load(tmp_path / "features" / "a.b.pt")
+    np.testing.assert_array_equal(rows[:, :3], [[600, 0, 1200], [2080, 1200, 3000]])
+    # The same in archives.
+    assert segment.main([*videos, f"--out={tmp_path}", "--archive"]) == 0
+    for path in folders:
+        archive = tmp_path / f"visxp_prep__{path.name}.tar.gz"
+        with opened(path) as one, opened(archive) as other:
+            np.testing.assert_array_equal(one.shots, other.shots)
+            for kind in ("keyframes", "spectrograms"):
+                files, theirs = getattr(one, kind), getattr(other, kind)
+                assert files.keys() == theirs.keys()
+                for key, file in files.items():
+                    assert file.read_bytes() == theirs[key].read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--archive"]], ids=["folder", "archive"])
 def test_what_is_done_is_left_alone_and_the_rest_made_again(options, tmp_path, capsys):
     videos = tmp_path / "videos"

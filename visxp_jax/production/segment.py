@@ -183,7 +183,7 @@ def _check_names(tasks: list[Task]) -> None:
 
 def _is_done(task: Task) -> bool:
     found = read_provenance(task)
-    return found is not None and task.made_of.items() <= found.items()
+    return found is not None and task.inputs.items() <= found.items()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from visxp_jax.media import (
     MediaError,
     printable,
 )
+from visxp_jax.production.files import read_bytes
 from visxp_jax.production.folder import SHOTS, TAR_DAMAGE
 from visxp_jax.production.keyframes import Segments, Window, by_seconds, by_shots
 
@@ -70,7 +71,7 @@ class Task(NamedTuple):
         return self.folders / f".{self.source.key}.partial"
 
     @property
-    def made_of(self) -> dict[str, Any]:
+    def inputs(self) -> dict[str, Any]:
         """By which a later call knows that there is nothing to do."""
         return {
             "source": {
@@ -92,7 +93,7 @@ def read_provenance(task: Task) -> dict[str, Any] | None:
                 file = None if first is None else tar.extractfile(first)
                 text = b"" if file is None else file.read(MAX_PROVENANCE_BYTES)
         else:
-            text = (task.target / PROVENANCE).read_bytes()
+            text = read_bytes(task.target / PROVENANCE, MAX_PROVENANCE_BYTES)
         found = json.loads(text)
     except (OSError, *TAR_DAMAGE):
         return None
@@ -147,7 +148,7 @@ def _write(task: Task, beat: "Beat") -> dict[str, Any]:
     about = {
         "visxp_jax": __version__,
         **{name: _version(name) for name in MADE_WITH},
-        **task.made_of,
+        **task.inputs,
         "seconds": report.seconds,
         "keyframes": len(times_ms),
         "shots": len(segments.shots),
