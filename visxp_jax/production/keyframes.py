@@ -119,9 +119,9 @@ def by_shots(
 ) -> Iterator[Keyframe]:
     """The frame nearest to the middle of each shot, under its own time.
 
-    Of a shot that is longer than 32 frames one that is nearest among 16 to 32, evenly
-    spaced: off the middle by at most 1/32 of the shot. Fewer where frames are larger
-    than 8 MiB. Memory does not grow with the length of the video.
+    Of a shot that is longer than 64 frames the nearest of some that are evenly spaced:
+    off its middle by at most 1/64 of the shot, more where frames are larger than 8 MiB.
+    Memory does not grow with the length of the video.
 
     Args:
         path: A local video file.
@@ -165,14 +165,16 @@ class Candidate:
 
 
 class Candidates:
-    """Frames of the running shot, evenly spaced in time, and all of its latest.
+    """Frames of the second half of the running shot, evenly spaced, and all the latest.
 
-    Since a cut is told late, the latest frames may turn out to be of the next shot.
+    Its middle will not be before that of what there has been of it by now. Since a cut
+    is told late, the latest frames may turn out to be of the next shot.
     """
 
     def __init__(self, behind_s: float) -> None:
         """For cuts that are told by so much too late."""
         self._behind_s = behind_s
+        self._begun_s = 0.0  # the shot
         self._spaced: list[Candidate] = []
         self._latest: deque[Candidate] = deque()
         self._step_s = 0.0
@@ -198,6 +200,11 @@ class Candidates:
         spaced.append(new)
         if len(spaced) < most:
             return
+        middle_s = (self._begun_s + new.time_s) / 2
+        while len(spaced) > 1 and spaced[1].time_s <= middle_s:
+            spaced.pop(0)
+        if len(spaced) < most:
+            return
         self._step_s = (spaced[-1].time_s - spaced[0].time_s) / (most / 2)
         self._spaced = []
         for candidate in spaced:
@@ -213,14 +220,15 @@ class Candidates:
                     return
                 yield candidate
 
-    def take(self, start_s: float, end_s: float) -> Candidate | None:
-        """The one nearest to the middle of a shot that has ended; begins the next."""
+    def take(self, end_s: float) -> Candidate | None:
+        """The one nearest to the middle of the shot, which ends; begins the next."""
         ours, theirs = [], deque()
         for candidate in (*self._spaced, *self._latest):
             early = candidate.time_s < end_s - ROUNDING_S
             (ours if early else theirs).append(candidate)
         self._spaced, self._latest, self._step_s = [], theirs, 0.0
-        middle_s = (start_s + end_s) / 2
+        middle_s = (self._begun_s + end_s) / 2
+        self._begun_s = end_s
         # Of two that are equally near the first, whatever floats make of it.
         return min(ours, key=lambda x: round(abs(x.time_s - middle_s), 6), default=None)
 
@@ -264,7 +272,7 @@ class _Finder:
         """The running shot has ended there."""
         begun_s, self._begun_s = self._begun_s, end_s
         self._segments.shots.append((whole_ms(begun_s), whole_ms(end_s)))
-        chosen = self._candidates.take(begun_s, end_s)
+        chosen = self._candidates.take(end_s)
         if chosen is not None:  # a gap left by damage may be all of a shot
             assert chosen.frame is not None
             self._chosen.append((chosen, self._jpeg_of(chosen.frame)))
