@@ -212,13 +212,14 @@ class Candidates:
             if not kept or candidate.time_s >= kept[-1].time_s + self._step_s:
                 kept.append(candidate)
 
-    def unheard(self) -> Iterator[Candidate]:
-        """Those whose sound is not known, the latest first."""
+    def unheard(self, until_s: float) -> Iterator[Candidate]:
+        """Those up to a time that have no sound yet, the latest first."""
         for group in (self._latest, self._spaced):
             for candidate in reversed(group):
                 if candidate.windows is not None:
                     return
-                yield candidate
+                if candidate.time_s <= until_s:
+                    yield candidate
 
     def take(self, end_s: float) -> Candidate | None:
         """The one nearest to the middle of the shot, which ends; begins the next."""
@@ -245,7 +246,6 @@ class _Finder:
     def __init__(self, segments: Segments) -> None:
         self._segments = segments
         self._jpeg_of = jpeg_maker()
-        self._begun_s = 0.0  # the running shot
         self._last_s = 0.0  # the latest frame
         self._chosen: deque[tuple[Candidate, bytes]] = deque()
 
@@ -265,13 +265,15 @@ class _Finder:
 
     def end(self) -> None:
         """There are no more frames."""
-        if self._tracks.pictures.num_frames:
-            self._close(self._tracks.pictures.position_s)
+        end_s = self._tracks.pictures.position_s
+        self._close(end_s)
+        self._segments.shots = [
+            (whole_ms(first), whole_ms(last))
+            for first, last in self._detector.shots(end_s)
+        ]
 
     def _close(self, end_s: float) -> None:
         """The running shot has ended there."""
-        begun_s, self._begun_s = self._begun_s, end_s
-        self._segments.shots.append((whole_ms(begun_s), whole_ms(end_s)))
         chosen = self._candidates.take(end_s)
         if chosen is not None:  # a gap left by damage may be all of a shot
             assert chosen.frame is not None
@@ -280,11 +282,12 @@ class _Finder:
 
     def listen(self, heard_s: float) -> Iterator[Keyframe]:
         """Keyframes that have all of their sound, which is known up to there."""
+        until_s = heard_s - HALF_MS / 1000
         for candidate, _ in self._chosen:
-            if candidate.windows is None:
-                self._cut_out(candidate, heard_s)
-        for candidate in self._candidates.unheard():
-            self._cut_out(candidate, heard_s)
+            if candidate.windows is None and candidate.time_s <= until_s:
+                self._cut_out(candidate)
+        for candidate in self._candidates.unheard(until_s):
+            self._cut_out(candidate)
         while self._chosen:
             candidate, jpeg = self._chosen[0]
             if candidate.windows is None:
@@ -292,15 +295,14 @@ class _Finder:
             self._chosen.popleft()
             yield Keyframe(whole_ms(candidate.time_s), jpeg, candidate.windows)
         # A frame to come is not before the last, and 1 ms is for the cut-off.
-        needed_s = min(heard_s - HALF_MS / 1000, self._last_s) - HALF_MS / 1000 - 0.001
+        needed_s = min(until_s, self._last_s) - HALF_MS / 1000 - 0.001
         for sound in self._tracks.sounds:
             sound.forget(math.floor(needed_s))
 
-    def _cut_out(self, candidate: Candidate, heard_s: float) -> None:
-        """Its second of sound, if that is known."""
-        time_ms = whole_ms(candidate.time_s)
-        if heard_s * 1000 >= time_ms + HALF_MS:
-            candidate.windows = [
-                sound.window((time_ms - HALF_MS) * sound.rate_hz // 1000)
-                for sound in self._tracks.sounds
-            ]
+    def _cut_out(self, candidate: Candidate) -> None:
+        """Its second of sound, as far as there is any."""
+        begin_ms = whole_ms(candidate.time_s) - HALF_MS
+        candidate.windows = [
+            sound.window(begin_ms * sound.rate_hz // 1000)
+            for sound in self._tracks.sounds
+        ]
