@@ -43,6 +43,7 @@ TENSORFLOW = [
     "tensorflow-cpu>=2.21; sys_platform == 'linux' and platform_machine == 'x86_64'",
     "tensorflow>=2.21; sys_platform != 'linux' or platform_machine != 'x86_64'",
 ]
+SHOTS = ["scenedetect-headless>=0.7.2"]
 DEV = [
     "ott-jax>=0.6",  # the oracle of the equipartition tests
     "pre-commit>=4.7",
@@ -74,7 +75,8 @@ setup(
     install_requires=CORE,
     extras_require={
         "tf": TENSORFLOW,
-        "dev": TENSORFLOW + DEV,
+        "shots": SHOTS,
+        "dev": TENSORFLOW + SHOTS + DEV,
         "cuda": ["jax[cuda13]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
     },

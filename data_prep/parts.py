@@ -8,7 +8,9 @@ import dataclasses
 import io
 import json
 import os
+from bisect import bisect_right
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +51,7 @@ SCHEMA = pa.schema(
         ("partial", pa.bool_()),
     ]
 )
+SHOTS = b"shots"  # [[start_s, end_s], ...], in the file's metadata
 THUMBNAIL = pa.field("thumbnail", pa.binary())  # JPEG, where they are asked for
 
 
@@ -60,6 +63,7 @@ class PartTask(NamedTuple):
     spectrogram: str
     size_px: int
     thumbnail_px: int = 0
+    shots: bool = False  # look for them
 
     @property
     def part(self) -> Path:
@@ -133,16 +137,32 @@ def read_part(task: PartTask) -> Iterator[dict[str, Any]]:
 
 
 def read_clips_of(task: PartTask) -> Iterator[tuple[dict[str, Any], Any, Any]]:
-    """The same with frame, uint8 [h, w, 3], and log-mel, float16 [m, f], decoded."""
+    """The same with frame, uint8 [h, w, 3], and log-mel, float16 [m, f], decoded.
+
+    Where shots were looked for, with the one that the frame of the clip is of.
+    """
     shape = PRESETS[task.spectrogram].shape
+    shots = _read_shots(task)
     for clip in read_part(task):
+        if shots:
+            at = bisect_right(shots, clip["frame_s"], key=lambda shot: shot[0]) - 1
+            clip["shot_start_s"], clip["shot_end_s"] = shots[max(at, 0)]
         frame = np.asarray(Image.open(io.BytesIO(clip["frame"])))
         yield clip, frame, np.frombuffer(clip["log_mel"], np.float16).reshape(shape)
+
+
+def _read_shots(task: PartTask) -> list[list[float]]:
+    return json.loads((pq.read_metadata(task.part).metadata or {}).get(SHOTS, b"[]"))
 
 
 def _write_clips(task: PartTask, beat: Beat) -> Row:
     path = task.source.path
     info, report = probe(path), ReadReport()
+    detector = None
+    if task.shots:
+        from visxp_jax.shots import ShotDetector
+
+        detector = ShotDetector(Fraction(info.fps).limit_denominator())
     row = Row(
         task.source.name,
         "kept",
@@ -157,6 +177,7 @@ def _write_clips(task: PartTask, beat: Beat) -> Row:
         size_px=task.size_px,
         spectrogram=PRESETS[task.spectrogram],
         thumbnail_px=task.thumbnail_px,
+        on_frame=detector.add if detector else None,
         report=report,
     )
     schema = SCHEMA.append(THUMBNAIL) if task.thumbnail_px else SCHEMA
@@ -182,6 +203,9 @@ def _write_clips(task: PartTask, beat: Beat) -> Row:
                     group.clear()
             if group:
                 writer.write_table(pa.Table.from_pylist(group, schema))
+            if detector is not None:
+                shots = json.dumps(detector.shots(report.seconds))
+                writer.add_key_value_metadata({SHOTS.decode(): shots})
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         unfinished.replace(task.part)

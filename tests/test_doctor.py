@@ -7,6 +7,7 @@ import pytest
 
 from tests.videos import write_video
 from visxp_jax import doctor
+from visxp_jax.audio.spectrogram import visxp_at
 from visxp_jax.production.arrays import write_pickled_dict
 
 MIDDLE_MS = 1500
@@ -38,7 +39,7 @@ def reference(video, setting: doctor.Setting, rate_hz: int = 24_000):
 
 @pytest.mark.parametrize("rate_hz", [24_000, 48_000])
 def test_visxps_own_spectrogram_is_equal(rate_hz, video, capsys):
-    path = reference(video, doctor.Setting("", doctor.recipe(rate_hz)), rate_hz)
+    path = reference(video, doctor.Setting("", visxp_at(rate_hz)), rate_hz)
     assert doctor.main([f"--video={video}", f"--reference={path}"]) == 0
     assert capsys.readouterr().out.startswith("equal: largest difference 0.0e+00")
 
@@ -53,7 +54,7 @@ def test_every_other_setting_is_named(setting, video, capsys):
 
 
 def test_what_no_single_setting_explains_is_said(video):
-    recipe = dataclasses.replace(doctor.recipe(24_000), window="hann", mean=0.0)
+    recipe = dataclasses.replace(visxp_at(24_000), window="hann", mean=0.0)
     lines = doctor.compare(video, reference(video, doctor.Setting("", recipe)))
     assert lines[1].startswith("no single setting explains it; nearest: ")
 
@@ -74,7 +75,7 @@ def test_other_shapes_are_explained(shape, why, video):
 
 def test_mistakes_are_one_line(tmp_path, video, capsys):
     silent = write_video(tmp_path / "silent.mp4", sound=None)
-    path = reference(video, doctor.Setting("", doctor.recipe(24_000)))
+    path = reference(video, doctor.Setting("", visxp_at(24_000)))
     other = tmp_path / "other.npz"
     other.write_bytes(path.read_bytes())
     for one, two, line in (

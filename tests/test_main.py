@@ -429,6 +429,25 @@ def test_extract_goes_on_and_does_again_what_has_changed(finished, tmp_path, cap
     assert len(list(out.glob("*.parquet"))) == 2  # no features of what is gone
 
 
+def test_extract_tells_of_each_second_which_shot_it_is_in(finished, tmp_path, capsys):
+    import pyarrow.parquet as pq
+
+    def picture(time_s: float, height: int, width: int) -> np.ndarray:
+        return np.full((height, width, 3), 40 if time_s < 1.2 else 220, np.uint8)
+
+    video, out = tmp_path / "two.mp4", tmp_path / "out"
+    write_video(video, seconds=4, fps=25, picture=picture)
+    command = [f"--workdir={finished}", f"--out={out}", str(video)]
+    assert extract.main([*command, "--shots"]) == 0
+    table = pq.read_table(out)
+    assert table["shot_start_s"].to_pylist() == pytest.approx([0, 1.2, 1.2, 1.2])
+    assert table["shot_end_s"].to_pylist() == pytest.approx([1.2, 4, 4, 4])
+    assert extract.main([*command, "--shots"]) == 0
+    assert "1 done before" in capsys.readouterr().out
+    assert extract.main(command) == 0  # other options: made anew
+    assert set(pq.read_table(out)["shot_end_s"].to_pylist()) == {None}
+
+
 def test_extract_that_is_stopped_leaves_what_is_done(finished, demo_videos, tmp_path):
     command = [sys.executable, "-m", "visxp_jax.extract", f"--workdir={finished}"]
     out = tmp_path / "out"

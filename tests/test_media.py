@@ -396,7 +396,7 @@ def test_limits_are_kept_whatever_the_container_promises(tmp_path, monkeypatch):
     with pytest.raises(MediaError, match="longer than 86400 s"):
         clips_of(path)
     path = write_video(tmp_path / "y.mkv")
-    monkeypatch.setattr("visxp_jax.media.MAX_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr("visxp_jax.decode.MAX_PIXELS", 64 * 48 - 1)
     with pytest.raises(MediaError, match="no picture in it could be decoded"):
         clips_of(path)
 

@@ -12,6 +12,7 @@ VERBS = {
     "search": ("visxp_jax.search", "features to an index; what is like a file"),
     "export": ("visxp_jax.export", "a model to safetensors, StableHLO and a card"),
     "import": ("visxp_jax.production.adopt", "a VisXP checkpoint to a model"),
+    "segment": ("visxp_jax.production.segment", "videos to VisXP's folders"),
     "folders": ("visxp_jax.production.extract", "VisXP's folders to its features"),
     "doctor": ("visxp_jax.doctor", "what is missing here; why spectrograms differ"),
 }

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from visxp_jax import __version__
-from visxp_jax.audio.spectrogram import PRESETS, Spectrogram
+from visxp_jax.audio.spectrogram import Spectrogram, visxp_at
 from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable, read_sounds
 from visxp_jax.production.arrays import read_pickled_dict
@@ -32,6 +32,7 @@ NEEDED = ("jax", "flax", "optax", "orbax.checkpoint", "av", "scipy", "sklearn")
 OPTIONAL = (
     ("tensorflow", "data as TFRecord", "pip install 'visxp-jax[tf]'"),
     ("grain", "data as ArrayRecord", "pip install grain"),
+    ("scenedetect", "shots", "pip install 'visxp-jax[shots]'"),
 )
 CODECS = ("h264", "hevc", "vp9", "mpeg4", "aac", "mp3", "opus")
 # Of normalised values: decoders and resamplers differ by less.
@@ -55,19 +56,9 @@ class Setting(NamedTuple):
     rate_hz: int | None = None
 
 
-def recipe(rate_hz: int) -> Spectrogram:
-    """VisXP's at any rate: 20 ms windows every 10 ms."""
-    return dataclasses.replace(
-        PRESETS["visxp"],
-        rate_hz=rate_hz,
-        window_samples=rate_hz // 50,
-        hop_samples=rate_hz // 100,
-    )
-
-
 def settings(rate_hz: int) -> Iterator[Setting]:
     """Others, of which each differs in one thing from VisXP's."""
-    right = recipe(rate_hz)
+    right = visxp_at(rate_hz)
 
     def other(name: str, **changes: object) -> Setting:
         return Setting(name, dataclasses.replace(right, **changes))
@@ -180,7 +171,7 @@ def compare(video: Path, reference: Path) -> list[str]:
             "'audio'."
         )
     wanted = stored[0].astype(np.float64)
-    sound, right = Sound(video, middle_ms), recipe(rate_hz)
+    sound, right = Sound(video, middle_ms), visxp_at(rate_hz)
 
     def error(setting: Setting) -> float:
         wave = sound.second(

@@ -72,7 +72,7 @@ class Encoded(NamedTuple):
 
 
 def read_files(
-    trained: "Trained", sources: Sequence["Source"], *, timeout_s: float
+    trained: "Trained", sources: Sequence["Source"], *, shots: bool, timeout_s: float
 ) -> Generator[Clip | End]:
     """Clips of videos: those of one in the order of time, then its end.
 
@@ -82,6 +82,7 @@ def read_files(
     Args:
         trained: Whose configuration names the size of frame and spectrogram.
         sources: Videos.
+        shots: Look for shots.
         timeout_s: One that yields no clip for so long is left out.
     """
     from data_prep import manifest
@@ -90,7 +91,8 @@ def read_files(
 
     encoder = trained.encoder
     with tempfile.TemporaryDirectory(prefix="visxp-extract-") as scratch:
-        what = (Path(scratch), encoder.spectrogram, encoder.size_px, THUMBNAIL_PX)
+        folder, preset = Path(scratch), encoder.spectrogram
+        what = (folder, preset, encoder.size_px, THUMBNAIL_PX, shots)
         tasks = [PartTask(source, *what) for source in sources]
         for task, result in run_isolated(write_part, tasks, timeout_s=timeout_s):
             source = task.source
@@ -314,6 +316,7 @@ def run(
     *,
     batch_size: int = 32,
     timeout_s: float = 120.0,
+    shots: bool = False,
     shard: tuple[int, int] = (0, 1),
 ) -> None:
     """Extract videos with the model in `workdir` into the folder `out`.
@@ -324,11 +327,13 @@ def run(
         out: Made if it is not there.
         batch_size: Clips that are encoded at once.
         timeout_s: A video that yields no clip for so long is left out.
+        shots: Look for shots, which needs PySceneDetect.
         shard: (i, n): only those videos that fall to the i-th of n hosts.
 
     Raises:
         VisxpError: no model, nothing to write to, or no clip in any video.
     """
+    from visxp_jax.shots import detector_name
     from visxp_jax.weights import load_weights
 
     if out.exists() and not out.is_dir():
@@ -337,6 +342,8 @@ def run(
         raise VisxpError(f"--batch-size must be at least 1, got {batch_size}.")
     if not timeout_s > 0:
         raise VisxpError(f"--timeout-s must be positive, got {timeout_s}.")
+    # At once, not in every worker.
+    detector = detector_name() if shots else None
     trained = load_weights(workdir)
     number, of = shard
     sources = [x for x in find(paths, out) if int(x.key, 16) % of == number]
@@ -347,15 +354,22 @@ def run(
             "spectrogram": trained.encoder.spectrogram,
             "size_px": trained.encoder.size_px,
             "thumbnail_px": THUMBNAIL_PX,
+            "shots": detector,
         },
         {"model": os.fspath(workdir), "config": trained.encoder.name},
     )
     try:
         out.mkdir(parents=True, exist_ok=True)
         todo = [source for source in sources if not files.done(source)]
-        _extract(
-            trained, todo, files, batch_size, timeout_s, before=len(sources) - len(todo)
-        )
+        before = len(sources) - len(todo)
+        items = read_files(trained, todo, shots=shots, timeout_s=timeout_s)
+        with (
+            closing(read_ahead(items, 2 * batch_size)) as ahead,
+            progress_bar(
+                desc="extract", unit="file", total=len(sources), initial=before
+            ) as bar,
+        ):
+            _write(encode(trained, ahead, batch_size=batch_size), files, bar)
     except OSError as error:
         raise VisxpError(f"cannot write to {printable(out)}: {error}.") from error
     finally:
@@ -364,41 +378,25 @@ def run(
     if todo and not kept and len(todo) == len(sources):
         raise VisxpError("none of the videos gave a clip.")
     told = f"{files.clips} clips of {kept} videos -> {printable(out)}"
-    told += f"; {len(sources) - len(todo)} done before" * (len(todo) < len(sources))
+    told += f"; {before} done before" * bool(before)
     told += f"; {files.ends['skipped']} skipped" * bool(files.ends["skipped"])
     print(told)
 
 
-def _extract(
-    trained: "Trained",
-    sources: list["Source"],
-    files: Files,
-    batch_size: int,
-    timeout_s: float,
-    *,
-    before: int,
-) -> None:
+def _write(items: Iterable[Encoded | End], files: Files, bar: tqdm) -> None:
     begun = time.monotonic()
-    read = read_files(trained, sources, timeout_s=timeout_s)
-    with (
-        closing(read_ahead(read, 2 * batch_size)) as read,
-        progress_bar(
-            desc="extract", unit="file", total=before + len(sources), initial=before
-        ) as bar,
-    ):
-        for item in encode(trained, read, batch_size=batch_size):
-            files.add(item)
-            if isinstance(item, Encoded):
-                rate = files.clips / (time.monotonic() - begun)
-                told = f"{files.clips} clips, {rate:.0f} clips/s"
-                bar.set_postfix_str(told, refresh=False)
-                continue
-            bar.update()
-            if item.row.status != "kept":
-                name = printable(item.source.path)  # of one line, for people
-                tqdm.write(
-                    f"{item.row.status}: {name}: {item.row.reason}", file=sys.stderr
-                )
+    for item in items:
+        files.add(item)
+        if isinstance(item, Encoded):
+            rate = files.clips / (time.monotonic() - begun)
+            told = f"{files.clips} clips, {rate:.0f} clips/s"
+            bar.set_postfix_str(told, refresh=False)
+            continue
+        bar.update()
+        if item.row.status != "kept":
+            name = printable(item.source.path)  # of one line, for people
+            told = f"{item.row.status}: {name}: {item.row.reason}"
+            tqdm.write(told, file=sys.stderr)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -419,6 +417,11 @@ def main(argv: list[str] | None = None) -> int:
     add("--workdir", required=True, type=Path, help="of a finished training run")
     add("--out", required=True, type=Path, metavar="OUT", help="folder of features")
     add("--batch-size", type=int, default=32, metavar="N")
+    add(
+        "--shots",
+        action="store_true",
+        help="tell of each second which shot it is in (pip install 'visxp-jax[shots]')",
+    )
     add(
         "--shard",
         default="0/1",
@@ -441,6 +444,7 @@ def main(argv: list[str] | None = None) -> int:
             args.out,
             batch_size=args.batch_size,
             timeout_s=args.timeout_s,
+            shots=args.shots,
             shard=parse_shard(args.shard),
         )
     except VisxpError as error:

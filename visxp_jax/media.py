@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from av.error import FFmpegError
@@ -12,8 +12,6 @@ from av.error import FFmpegError
 from visxp_jax.audio.spectrogram import Spectrogram
 from visxp_jax.clock import Clock
 from visxp_jax.container import (
-    MAX_DURATION_S,
-    MAX_PIXELS,
     TOO_MUCH_MEMORY,
     MediaError,
     MediaInfo,
@@ -23,7 +21,8 @@ from visxp_jax.container import (
     probe,
     streams_of,
 )
-from visxp_jax.tracks import PictureTrack, SoundTrack
+from visxp_jax.decode import Decoding, decoding
+from visxp_jax.tracks import OnFrame, Shown, SoundTrack, shown
 
 __all__ = [
     "Clip",
@@ -35,8 +34,6 @@ __all__ = [
     "read_clips",
 ]
 
-# Pictures this far on, and no sound of the second yet: there is none.
-MAX_LAG_S = 10.0
 # Below this root mean square of full scale a second is silent: -60 dBFS.
 SILENT_RMS = 1e-3
 # Mean absolute difference of two frames, of 255 levels, below which nothing moved.
@@ -84,6 +81,14 @@ class ReadReport:
     faults: int = 0
     leaps: int = 0
 
+    def note(self, tracks: Decoding[Any]) -> None:
+        """Take over what is known of the file by now."""
+        self.frames = tracks.pictures.num_frames
+        self.faults, self.leaps = tracks.num_faults, tracks.num_leaps
+        if tracks.sounds:
+            self.sound_seconds = round(max(tracks.sounds[0].position_s, 0.0), 3)
+        self.seconds = round(tracks.pictures.position_s, 3)
+
 
 def read_clips(
     path: Path,
@@ -91,6 +96,7 @@ def read_clips(
     size_px: int,
     spectrogram: Spectrogram,
     thumbnail_px: int = 0,
+    on_frame: OnFrame | None = None,
     report: ReadReport | None = None,
 ) -> Iterator[Clip]:
     """The whole seconds of a video in one pass; memory does not grow with its length.
@@ -108,6 +114,7 @@ def read_clips(
         size_px: Frames become size_px x size_px, whatever their aspect.
         spectrogram: Preset for the sound.
         thumbnail_px: Longer side of thumbnails; 0 for none.
+        on_frame: Is shown every good frame, with its time; all are decoded then.
         report: Filled in on the way.
 
     Yields:
@@ -118,44 +125,17 @@ def read_clips(
             no clip.
     """
     report = ReadReport() if report is None else report
-    with opened(path) as container:
-        video, audio = streams_of(container, path)
-        video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-        start = video.start_time or 0
-        start_s = start * Fraction(video.time_base or 0)
-        pictures = PictureTrack(
-            video,
-            size_px=size_px,
-            start_s=start_s,
-            max_pixels=MAX_PIXELS,
-            max_s=MAX_DURATION_S,
-            has_pts=container.format.name != "avi",
-            thumbnail_px=thumbnail_px,
-        )
-        sound = None
-        if audio is not None:
-            sound = SoundTrack(rate_hz=spectrogram.rate_hz, start_s=start_s)
-        maker = _ClipMaker(pictures, sound, spectrogram, report)
-        clock = Clock(container.format.name)
-        for packet in packets_of(container, path, video, audio, clock):
-            report.leaps = clock.num_leaps
-            track = pictures if packet.stream is video else sound
-            assert track is not None
-            try:
-                track.decode(packet)
-            except MemoryError as error:
-                raise MediaError(path, TOO_MUCH_MEMORY) from error
-            except (FFmpegError, ValueError):
-                track.fault()
-            if pictures.position_s > MAX_DURATION_S:
-                raise MediaError(path, f"longer than {MAX_DURATION_S:.0f} s")
-            yield from maker.ready()
-        pictures.finish()
-        if sound is not None:
-            sound.finish()
-        yield from maker.ready(ended=True)
+    with decoding(
+        path,
+        made_of=shown(size_px, thumbnail_px),
+        rates_hz=[spectrogram.rate_hz],
+        on_frame=on_frame,
+    ) as tracks:
+        maker = _ClipMaker(tracks, spectrogram, report)
+        for ended in tracks.advance():
+            yield from maker.ready(ended=ended)
     if not report.clips:
-        raise MediaError(path, _why_nothing(report))
+        raise MediaError(path, why_nothing(report))
 
 
 def read_sounds(
@@ -220,21 +200,21 @@ class _ClipMaker:
 
     def __init__(
         self,
-        pictures: PictureTrack,
-        sound: SoundTrack | None,
+        tracks: Decoding[Shown],
         spectrogram: Spectrogram,
         report: ReadReport,
     ) -> None:
-        self._pictures = pictures
-        self._sound = sound
+        self._tracks = tracks
         self._spectrogram = spectrogram
         self._report = report
         self._second = 0
         self._last_frame: np.ndarray | None = None
 
-    def ready(self, *, ended: bool = False) -> Iterator[Clip]:
-        report = self._report
-        while self._pictures.has(self._second) and (ended or self._heard()):
+    def ready(self, *, ended: bool) -> Iterator[Clip]:
+        tracks, report = self._tracks, self._report
+        while tracks.pictures.has(self._second) and (
+            ended or tracks.heard_s >= self._second + 1
+        ):
             clip = self._clip(self._second)
             self._second += 1
             if clip is None:
@@ -242,26 +222,14 @@ class _ClipMaker:
             else:
                 report.clips += 1
                 yield clip
-        report.frames = self._pictures.num_frames
-        report.faults = self._pictures.num_faults
-        if self._sound is not None:
-            report.faults += self._sound.num_faults
-            report.sound_seconds = round(max(self._sound.position_s, 0.0), 3)
-        report.seconds = round(self._pictures.position_s, 3)
-
-    def _heard(self) -> bool:
-        return (
-            self._sound is None
-            or self._sound.position_s >= self._second + 1
-            or self._pictures.position_s >= self._second + 1 + MAX_LAG_S
-        )
+        report.note(tracks)
 
     def _clip(self, second: int) -> Clip | None:
-        picture = self._pictures.take(second)
+        picture = self._tracks.pictures.take(second)
         preset = self._spectrogram
         samples, filled = np.zeros(preset.rate_hz, np.int16), 0
-        if self._sound is not None:
-            samples, filled = self._sound.take(second)
+        for sound in self._tracks.sounds:
+            samples, filled = sound.take(second)
         if picture is None:
             self._last_frame = None
             return None
@@ -269,19 +237,20 @@ class _ClipMaker:
         missing = preset.rate_hz - filled
         wave = samples.astype(np.float32) / 32_768
         log_mel = preset.log_mel(wave) if has_audio else np.zeros(preset.shape, "f4")
-        last, self._last_frame = self._last_frame, picture.frame
+        frame = picture.frame.frame
+        last, self._last_frame = self._last_frame, frame
         return Clip(
             start_s=float(second),
             end_s=float(second + 1),
             frame_s=picture.time_s,
-            frame=picture.frame,
+            frame=frame,
             log_mel=log_mel,
             has_audio=has_audio,
             silent=has_audio and float(np.sqrt(np.mean(wave**2))) < SILENT_RMS,
-            still=last is not None and _difference(last, picture.frame) < STILL_LEVELS,
-            partial=self._sound is not None
+            still=last is not None and _difference(last, frame) < STILL_LEVELS,
+            partial=bool(self._tracks.sounds)
             and missing > PARTIAL_SHARE * preset.rate_hz,
-            thumbnail=picture.thumbnail,
+            thumbnail=picture.frame.thumbnail,
         )
 
 
@@ -289,7 +258,8 @@ def _difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.mean(np.abs(a.astype(np.int16) - b.astype(np.int16))))
 
 
-def _why_nothing(report: ReadReport) -> str:
+def why_nothing(report: ReadReport) -> str:
+    """Why a pass over a file came to no clip."""
     if report.frames == 0:
         return "no picture in it could be decoded"
     if report.dropped:

@@ -1,12 +1,13 @@
 """The two halves of one pass over a video: pictures and sound on one clock.
 
-Both count seconds from the video stream's start and go by timestamps only. `media`
-feeds them packets and takes out whole seconds.
+Both count seconds from the video stream's start and go by timestamps only. `decode`
+feeds them packets; `media` takes out whole seconds.
 """
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import av
 import numpy as np
@@ -25,20 +26,25 @@ MAX_DRIFT_S = 0.02
 MAX_AHEAD_S = 600
 
 
-class Picture(NamedTuple):
+Made = TypeVar("Made")  # what is made of a frame
+# Of a frame, whose pixels are so many times as wide as they are high.
+Make = Callable[[av.VideoFrame, float], Made]
+OnFrame = Callable[[av.VideoFrame, float], object]  # a frame and its time in seconds
+
+
+class Picture(NamedTuple, Generic[Made]):
     """The frame shown in the middle of a second."""
 
-    frame: np.ndarray  # uint8 [size_px, size_px, 3]
+    frame: Made
     time_s: float
-    thumbnail: np.ndarray | None  # uint8 [h, w, 3], of the picture's own aspect
 
 
-class PictureTrack:
+class PictureTrack(Generic[Made]):
     """Keeps, for each second, the frame shown at its middle; converts no other.
 
     Where every packet is a picture by itself (DV, ProRes, DNxHD, MJPEG, JPEG 2000: what
     archives keep their masters in), no other is decoded either, and damage in the
-    others is not seen.
+    others is not seen; unless somebody watches.
 
     Attributes:
         position_s: Pictures are known up to here.
@@ -51,47 +57,46 @@ class PictureTrack:
         self,
         stream: av.VideoStream,
         *,
-        size_px: int,
+        made_of: Make[Made],
         start_s: Fraction,
         max_pixels: int,
         max_s: float,
         has_pts: bool,
-        thumbnail_px: int = 0,
+        on_frame: OnFrame | None = None,
     ) -> None:
         """Read from `stream`; times are relative to `start_s` on its clock.
 
         Args:
             stream: Whose packets will come.
-            size_px: Frames become size_px x size_px.
+            made_of: Makes of a frame that is kept what is kept of it.
             start_s: Time of the stream's start.
             max_pixels: A larger frame counts as damaged.
             max_s: A frame beyond it only moves `position_s` there: who reads gives up.
             has_pts: Whether the container stores presentation times. AVI does not; the
                 order of decoding tells more than what FFmpeg makes up for it.
-            thumbnail_px: Longer side of thumbnails; 0 for none.
+            on_frame: Is shown every good frame in the order of presentation.
         """
         self.position_s = 0.0
         self.num_frames = 0
         self.num_faults = 0
         self.damaged: set[int] = set()
         codec = stream.codec_context.codec
-        self._alone = codec.intra_only and not codec.delay
+        self._alone = codec.intra_only and not codec.delay and on_frame is None
         base = stream.time_base or Fraction(1, 1)
         # Whole numbers: a frame at exactly the middle must count as being there.
         self._base = base.numerator, base.denominator
         self._start = round(start_s / base)
         self._frame_s = float(1 / stream.average_rate) if stream.average_rate else 0.0
-        self._size_px = size_px
-        self._thumbnail_px = thumbnail_px
+        self._made_of = made_of
         self._pixel_aspect = float(stream.sample_aspect_ratio or 1)
-        self._reformatter = VideoReformatter()
+        self._on_frame = on_frame
         self._max_pixels = max_pixels
         self._max_s = max_s
         self._has_pts = has_pts
-        self._pictures: dict[int, Picture] = {}
+        self._pictures: dict[int, Picture[Made]] = {}
         self._next = 0  # the first second whose middle has not been reached
         self._shown: tuple[av.VideoFrame | av.Packet, float] | None = None
-        self._shown_picture: Picture | None = None
+        self._shown_picture: Picture[Made] | None = None
         self._gap_from_s: float | None = None
 
     def decode(self, packet: av.Packet) -> None:
@@ -136,6 +141,8 @@ class PictureTrack:
         self._shown, self._shown_picture = (frame, time_s), None
         self.position_s = max(self.position_s, time_s + duration_s)
         self.num_frames += 1
+        if self._on_frame is not None and isinstance(frame, av.VideoFrame):
+            self._on_frame(frame, time_s)
 
     def fault(self) -> None:
         """Something could not be decoded: a gap starts after the last good frame."""
@@ -151,7 +158,7 @@ class PictureTrack:
         """Whether pictures are known to the end of a second."""
         return second < self._next and self.position_s >= second + 1 - ROUNDING_S
 
-    def take(self, second: int) -> Picture | None:
+    def take(self, second: int) -> Picture[Made] | None:
         """The frame of a second, None if it is damaged; it is then forgotten."""
         picture = self._pictures.pop(second, None)
         damaged = second in self.damaged
@@ -169,7 +176,7 @@ class PictureTrack:
                 self.damaged.add(self._next)
             self._next += 1
 
-    def _picture(self) -> Picture | None:
+    def _picture(self) -> Picture[Made] | None:
         """The frame on show; None if it turns out only now that it is damaged."""
         assert self._shown is not None
         if self._shown_picture is None:
@@ -179,20 +186,10 @@ class PictureTrack:
             if frame is None:
                 self._shown = None
                 return None
-            self._shown_picture = self._made_of(frame, time_s)
+            self._shown_picture = Picture(
+                self._made_of(frame, self._pixel_aspect), time_s
+            )
         return self._shown_picture
-
-    def _made_of(self, frame: av.VideoFrame, time_s: float) -> Picture:
-        # One reformatter for all, without threads of its own: 10 times faster.
-        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
-        image, thumbnail = Image.fromarray(rgb.to_ndarray()), None
-        if self._thumbnail_px:
-            wide = image.width * self._pixel_aspect
-            scale = self._thumbnail_px / max(wide, image.height)
-            size = max(1, round(wide * scale)), max(1, round(image.height * scale))
-            thumbnail = _resized(image, size, frame.rotation)
-        squared = _resized(image, (self._size_px, self._size_px), frame.rotation)
-        return Picture(squared, time_s, thumbnail)
 
     def _frame_of(self, packet: av.Packet) -> av.VideoFrame | None:
         try:
@@ -228,22 +225,56 @@ class PictureTrack:
         return self._frame_s
 
 
-def _resized(image: Image.Image, size: tuple[int, int], rotation: int) -> np.ndarray:
-    """Upright RGB of that size before it is turned; the aspect is not kept.
+class Shown(NamedTuple):
+    """A frame as clips have it."""
 
-    swscale has made 8-bit RGB of whatever came (alpha is dropped), Pillow resizes it:
+    frame: np.ndarray  # uint8 [size_px, size_px, 3]
+    thumbnail: np.ndarray | None  # uint8 [h, w, 3], in its own aspect
+
+
+def shown(size_px: int, thumbnail_px: int = 0) -> Make[Shown]:
+    """Makes of frames RGB, upright.
+
+    swscale makes 8-bit RGB of whatever came (alpha is dropped), Pillow resizes it:
     bilinear with antialiasing, as torchvision does.
+
+    Args:
+        size_px: Frames become size_px x size_px; their aspect is not kept.
+        thumbnail_px: Longer side of thumbnails; 0 for none.
     """
-    resized = image.resize(size, Image.Resampling.BILINEAR)
-    # The display matrix says how far to turn counter-clockwise.
-    turned = np.rot90(np.asarray(resized), k=round(rotation / 90) % 4)
-    return np.ascontiguousarray(turned)
+    reformatter = VideoReformatter()
+
+    def made_of(frame: av.VideoFrame, pixel_aspect: float) -> Shown:
+        # One reformatter for all, without threads of its own: 10 times faster.
+        rgb = reformatter.reformat(frame, format="rgb24", threads=1)
+        image = Image.fromarray(rgb.to_ndarray())
+
+        def resized(size: tuple[int, int]) -> np.ndarray:
+            small = image.resize(size, Image.Resampling.BILINEAR)
+            return upright(np.asarray(small), frame)
+
+        thumbnail = None
+        if thumbnail_px:
+            wide = image.width * pixel_aspect
+            scale = thumbnail_px / max(wide, image.height)
+            size = max(1, round(wide * scale)), max(1, round(image.height * scale))
+            thumbnail = resized(size)
+        return Shown(resized((size_px, size_px)), thumbnail)
+
+    return made_of
+
+
+def upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """A frame's picture [h, w, 3] turned as its display matrix says."""
+    # It says how far to turn counter-clockwise.
+    return np.ascontiguousarray(np.rot90(image, k=round(frame.rotation / 90) % 4))
 
 
 class SoundTrack:
     """Mono samples at one rate, placed by their timestamps.
 
     Attributes:
+        rate_hz: Of the samples.
         position_s: Sound is known up to here.
         num_faults: Packets that could not be decoded.
     """
@@ -252,7 +283,7 @@ class SoundTrack:
         """Resample to `rate_hz`; times are relative to `start_s`."""
         self.position_s = 0.0
         self.num_faults = 0
-        self._rate_hz = rate_hz
+        self.rate_hz = rate_hz
         self._start_s = float(start_s)
         # A run is a stretch of sound without a hole or a change of format.
         self._resampler: av.AudioResampler | None = None
@@ -260,8 +291,8 @@ class SoundTrack:
         self._run_end_s = 0.0  # of what has been put into the resampler
         self._next = 0  # where the sample to come out of it belongs
         self._known = -(2**62)  # up to here samples are in place
-        self._waves: dict[int, np.ndarray] = {}
-        self._filled: dict[int, int] = {}
+        # By second: samples, and which of them were there.
+        self._waves: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._first_kept = 0
 
     def decode(self, packet: av.Packet) -> None:
@@ -273,9 +304,9 @@ class SoundTrack:
         """
         for frame in packet.decode():
             assert isinstance(frame, av.AudioFrame)
-            self._add(frame)
+            self.add(frame)
 
-    def _add(self, frame: av.AudioFrame) -> None:
+    def add(self, frame: av.AudioFrame) -> None:
         """Take the next piece of sound; values that are no numbers are a fault."""
         floating = frame.format.name.startswith(("flt", "dbl"))
         if floating and not np.isfinite(frame.to_ndarray()).all():
@@ -290,9 +321,9 @@ class SoundTrack:
         if self._resampler is None or jump or form != self._format:
             self.finish()
             self._format, self._run_end_s = form, time_s
-            self._next = round(time_s * self._rate_hz)
+            self._next = round(time_s * self.rate_hz)
             self._resampler = av.AudioResampler(
-                "s16", "mono", self._rate_hz, frame_size=self._rate_hz // 4
+                "s16", "mono", self.rate_hz, frame_size=self.rate_hz // 4
             )
         for piece in self._resampler.resample(frame):
             self._place(piece)
@@ -311,11 +342,31 @@ class SoundTrack:
 
     def take(self, second: int) -> tuple[np.ndarray, int]:
         """(int16 [rate_hz], samples of it that were there) of a second; forgets it."""
-        self._first_kept = second + 1
-        wave = self._waves.pop(second, None)
-        if wave is None:
-            wave = np.zeros(self._rate_hz, np.int16)
-        return wave, self._filled.pop(second, 0)
+        found = self.window(second * self.rate_hz)
+        self.forget(second + 1)
+        return found
+
+    def window(self, first: int) -> tuple[np.ndarray, int]:
+        """The same of the `rate_hz` samples from `first` on, which may be negative."""
+        rate = self.rate_hz
+        wave, filled = np.zeros(rate, np.int16), 0
+        second, offset = divmod(first, rate)
+        # The end of one second and the beginning of the next, if it begins in one.
+        for key, ours, theirs in (
+            (second, slice(0, rate - offset), slice(offset, rate)),
+            (second + 1, slice(rate - offset, rate), slice(0, offset)),
+        ):
+            if key in self._waves:
+                samples, there = self._waves[key]
+                wave[ours] = samples[theirs]
+                filled += int(np.count_nonzero(there[theirs]))
+        return wave, filled
+
+    def forget(self, before: int) -> None:
+        """Drop the seconds before one; what comes of them is not kept any more."""
+        self._first_kept = max(self._first_kept, before)
+        for second in [second for second in self._waves if second < before]:
+            del self._waves[second]
 
     def _place(self, piece: av.AudioFrame) -> None:
         samples = piece.to_ndarray()[0]
@@ -323,18 +374,19 @@ class SoundTrack:
         # What comes again is dropped, what is missing stays zero.
         self._store(max(first, self._known), samples[max(0, self._known - first) :])
         self._known = max(self._known, self._next)
-        self.position_s = self._known / self._rate_hz
+        self.position_s = self._known / self.rate_hz
 
     def _store(self, first: int, samples: np.ndarray) -> None:
         if first < 0:
             samples, first = samples[-first:], 0
         while len(samples):
-            second, offset = divmod(first, self._rate_hz)
-            part = samples[: self._rate_hz - offset]
+            second, offset = divmod(first, self.rate_hz)
+            part = samples[: self.rate_hz - offset]
             if self._first_kept <= second <= self._first_kept + MAX_AHEAD_S:
                 if second not in self._waves:
-                    self._waves[second] = np.zeros(self._rate_hz, np.int16)
-                    self._filled[second] = 0
-                self._waves[second][offset : offset + len(part)] = part
-                self._filled[second] += len(part)
+                    rate = self.rate_hz
+                    self._waves[second] = np.zeros(rate, np.int16), np.zeros(rate, bool)
+                wave, there = self._waves[second]
+                wave[offset : offset + len(part)] = part
+                there[offset : offset + len(part)] = True
             samples, first = samples[len(part) :], first + len(part)

@@ -4,6 +4,7 @@ Preparation, extraction and tests all use it, so training and use cannot drift a
 A preset fixes every choice; its name is stored with prepared data and with weights.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -225,3 +226,13 @@ PRESETS: dict[str, Spectrogram] = {
         ),
     )
 }
+
+
+def visxp_at(rate_hz: int) -> Spectrogram:
+    """VisXP's recipe at any rate: 20 ms windows every 10 ms."""
+    return dataclasses.replace(
+        PRESETS["visxp"],
+        rate_hz=rate_hz,
+        window_samples=rate_hz // 50,
+        hop_samples=rate_hz // 100,
+    )

@@ -50,6 +50,7 @@ from visxp_jax.production.settings import Settings, read_settings
 from visxp_jax.progress import progress_bar
 
 BATCH = 32
+REST = 4  # of a folder, at a time: filled up to 32 a short one would cost much more
 READERS = 4  # threads, each with a picture in hand
 SILENCE = PRESETS["visxp"].silence  # of stored spectrograms
 
@@ -133,14 +134,14 @@ def features_of(
         VisxpError: a file cannot be used, or a feature is not finite.
     """
     check_rates(folder, settings)
-    rows, batch, missing, filled = [], [], 0, 0
+    rows, waiting, missing, filled = [], [], 0, 0
     audio = settings.audio
 
-    def encoded() -> None:
-        image = np.zeros((BATCH, *settings.size, 3), np.float32)
+    def encoded(batch: list[Item], size: int) -> None:
+        image = np.zeros((size, *settings.size, 3), np.float32)
         sound = None
         if audio is not None:
-            sound = np.zeros((BATCH, audio.bands, audio.frames), np.float32)
+            sound = np.zeros((size, audio.bands, audio.frames), np.float32)
         for i, item in enumerate(batch):
             image[i] = item.image
             if sound is not None and item.sound is not None:
@@ -153,16 +154,16 @@ def features_of(
             )
         )
         done(len(batch))
-        batch.clear()
 
     for item in read_items(folder, settings):
         missing += audio is not None and item.sound is None
         filled += item.sound is not None and item.sound.filled
-        batch.append(item)
-        if len(batch) == BATCH:
-            encoded()
-    if batch:
-        encoded()
+        waiting.append(item)
+        if len(waiting) == BATCH:
+            encoded(waiting, BATCH)
+            waiting = []
+    for first in range(0, len(waiting), REST):
+        encoded(waiting[first : first + REST], REST)
     found = np.concatenate(rows)
     if not np.isfinite(found).all():
         raise VisxpError("features must be finite, got NaN or infinity.")

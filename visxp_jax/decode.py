@@ -1,0 +1,162 @@
+"""One pass over a video: its pictures, and its sound at one rate or more."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Generic
+
+import av
+from av.error import FFmpegError
+
+from visxp_jax.clock import Clock
+from visxp_jax.container import (
+    MAX_DURATION_S,
+    MAX_PIXELS,
+    TOO_MUCH_MEMORY,
+    MediaError,
+    opened,
+    packets_of,
+    streams_of,
+)
+from visxp_jax.tracks import Made, Make, OnFrame, PictureTrack, SoundTrack
+
+# Pictures this far on, and no sound of the second yet: there is none.
+MAX_LAG_S = 10.0
+
+
+class Decoding(Generic[Made]):
+    """A file that is being decoded, packet by packet.
+
+    Attributes:
+        pictures: What is known of its pictures.
+        sounds: The same sound at each of the rates; none if it has none.
+        rate: Pictures per second, as far as the file tells.
+    """
+
+    def __init__(
+        self,
+        container: Any,
+        path: Path,
+        made_of: Make[Made],
+        rates_hz: Sequence[int],
+        on_frame: OnFrame | None,
+    ) -> None:
+        """See `decoding`."""
+        self._container, self._path = container, path
+        self._video, self._audio = streams_of(container, path)
+        self._video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        self._clock = Clock(container.format.name)
+        start_s = (self._video.start_time or 0) * Fraction(self._video.time_base or 0)
+        self.rate = self._video.guessed_rate or self._video.average_rate
+        self.pictures = PictureTrack(
+            self._video,
+            made_of=made_of,
+            start_s=start_s,
+            max_pixels=MAX_PIXELS,
+            max_s=MAX_DURATION_S,
+            has_pts=container.format.name != "avi",
+            on_frame=on_frame,
+        )
+        self.sounds = [
+            SoundTrack(rate_hz=rate, start_s=start_s)
+            for rate in rates_hz
+            if self._audio is not None
+        ]
+
+    @property
+    def heard_s(self) -> float:
+        """No sound is to come of what was before."""
+        if not self.sounds:
+            return float("inf")
+        heard_s = min(sound.position_s for sound in self.sounds)
+        return max(heard_s, self.pictures.position_s - MAX_LAG_S)
+
+    @property
+    def num_faults(self) -> int:
+        """Packets and pictures that were damaged."""
+        faults = self.sounds[0].num_faults if self.sounds else 0  # all have the same
+        return self.pictures.num_faults + faults
+
+    @property
+    def num_leaps(self) -> int:
+        """Times that the file's clock was replaced by another, see `Clock`."""
+        return self._clock.num_leaps
+
+    def advance(self) -> Iterator[bool]:
+        """Decode everything.
+
+        Yields:
+            After each packet False, and True once at the end.
+
+        Raises:
+            MediaError: it takes too much memory, or is too long.
+        """
+        packets = packets_of(
+            self._container, self._path, self._video, self._audio, self._clock
+        )
+        for packet in packets:
+            try:
+                self._decode(packet)
+            except MemoryError as error:
+                raise MediaError(self._path, TOO_MUCH_MEMORY) from error
+            if self.pictures.position_s > MAX_DURATION_S:
+                raise MediaError(self._path, f"longer than {MAX_DURATION_S:.0f} s")
+            yield False
+        self.pictures.finish()
+        for sound in self.sounds:
+            sound.finish()
+        yield True
+
+    def _decode(self, packet: av.Packet) -> None:
+        """A packet, whose damage is noted; that of a picture is a gap."""
+        if packet.stream is self._video:
+            try:
+                self.pictures.decode(packet)
+            except (FFmpegError, ValueError):
+                self.pictures.fault()
+            return
+        try:
+            for frame in packet.decode():
+                assert isinstance(frame, av.AudioFrame)
+                # Copies: FFmpeg names the channels of a frame that did not, once the
+                # first resampler has it, and the next would take it for a change.
+                copies = [_copied(frame) for _ in self.sounds[1:]]
+                for sound, own in zip(self.sounds, [frame, *copies], strict=False):
+                    sound.add(own)
+        except (FFmpegError, ValueError):
+            for sound in self.sounds:
+                sound.fault()
+
+
+def _copied(frame: av.AudioFrame) -> av.AudioFrame:
+    copy = av.AudioFrame.from_ndarray(
+        frame.to_ndarray(), format=frame.format.name, layout=frame.layout.name
+    )
+    copy.sample_rate = frame.sample_rate
+    copy.pts, copy.time_base = frame.pts, frame.time_base
+    return copy
+
+
+@contextmanager
+def decoding(
+    path: Path,
+    *,
+    made_of: Make[Made],
+    rates_hz: Sequence[int],
+    on_frame: OnFrame | None = None,
+) -> Iterator[Decoding[Made]]:
+    """Open a video for one pass.
+
+    Args:
+        path: A local video file.
+        made_of: Makes of the frame in the middle of a second what is kept of it.
+        rates_hz: Samples per second that its sound is wanted at.
+        on_frame: Is shown every good frame, with its time, in the order of
+            presentation; where every picture stands by itself, all are decoded then.
+
+    Raises:
+        MediaError: it cannot be opened, has no video, or is over a limit.
+    """
+    with opened(path) as container:
+        yield Decoding(container, path, made_of, rates_hz, on_frame)

@@ -1,0 +1,251 @@
+"""Videos to VisXP's folders: keyframes, the sound around each, and shots.
+
+    visxp segment VIDEOS --out=FOLDERS
+    visxp folders FOLDERS/* --checkpoint=... --config=... --out=features
+
+For each video writes FOLDERS/NAME, NAME being the file's without its ending:
+
+    keyframes/{ms}.jpg                              in full size, quality 100
+    spectrograms/{ms}_{rate}.npz                    [ms - 500, ms + 500), (1, 257, 99)
+    metadata/keyframes_timestamps_ms.txt            [ms, ...]
+    metadata/shot_boundaries_timestamps_ms.txt      [(first, last), ...]
+    provenance.json                                 from what, with what, how many
+
+--keyframes=shots takes the frame nearest to the middle of each shot; where there is no
+cut, all is one shot. --keyframes=seconds takes what is on show at 500, 1500, ... ms,
+looks for no shots and writes the empty list of them, which reads as one. Where sound
+ends within a window, silence fills it up; where half of it is missing, there is no
+spectrogram, and features of sound are zeros.
+
+A folder appears once it is whole. Those that are done, of the same file with the same
+options, are left alone; a video that cannot be used is named and skipped.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from visxp_jax.errors import VisxpError
+from visxp_jax.media import printable
+from visxp_jax.production.write_folder import (
+    METHODS,
+    Task,
+    read_provenance,
+    write_folder,
+)
+from visxp_jax.progress import progress_bar
+
+RATES_HZ = (24_000,)
+# Windows of 20 ms must be whole samples, and fit into the 1024 of the transform.
+LOWEST_HZ, HIGHEST_HZ, STEP_HZ = 8_000, 51_200, 100
+MAX_NAME_BYTES = 255  # of file systems
+
+
+def run(
+    videos: list[Path],
+    out: Path,
+    *,
+    keyframes: str = "shots",
+    rates_hz: tuple[int, ...] = RATES_HZ,
+    archive: bool = False,
+    workers: int | None = None,
+    timeout_s: float = 120.0,
+) -> int:
+    """Make the folders of all videos; how many videos could not be used.
+
+    Args:
+        videos: Files.
+        out: Folder of folders.
+        keyframes: 'shots' or 'seconds'.
+        rates_hz: Samples per second of the spectrograms.
+        archive: Write visxp_prep__NAME.tar.gz in place of folders.
+        workers: Processes, a video at a time each; None for one per core.
+        timeout_s: A video of which no further second is done for so long is skipped.
+
+    Raises:
+        VisxpError: an option is out of range, PySceneDetect is wanted and missing, two
+            videos have one name, what is there is none of ours, or `out` cannot be
+            written to.
+    """
+    from data_prep.pool import Failure, run_isolated
+    from data_prep.sources import source_of
+
+    _check_options(keyframes, rates_hz, workers, timeout_s)
+    tasks = [
+        Task(source_of(path), out, keyframes, tuple(dict.fromkeys(rates_hz)), archive)
+        for path in dict.fromkeys(videos)
+    ]
+    _check_names(tasks)
+    to_do = [task for task in tasks if not _is_done(task)]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VisxpError(f"cannot write to {printable(out)}: {error}.") from error
+    # The longest first: the last worker to finish then keeps the others waiting least.
+    to_do.sort(key=lambda task: -task.source.num_bytes)
+    failed = made = seconds = 0
+    begun = time.monotonic()
+    with progress_bar(
+        desc="segment", unit="file", total=len(tasks), initial=len(tasks) - len(to_do)
+    ) as bar:
+
+        def on_beat() -> None:
+            nonlocal seconds
+            seconds += 1
+            speed = seconds / (time.monotonic() - begun)
+            bar.set_postfix_str(f"{made} keyframes, {speed:.0f} x", refresh=False)
+            bar.update(0)
+
+        for task, result in run_isolated(
+            write_folder, to_do, workers=workers, timeout_s=timeout_s, on_beat=on_beat
+        ):
+            bar.update()
+            name = printable(task.source.path)
+            if not isinstance(result, Failure):
+                made += result["keyframes"]
+                tqdm.write(f"{name}: {told(result)}")
+                continue
+            shutil.rmtree(task.unfinished, ignore_errors=True)  # it may have crashed
+            if isinstance(result.error, OSError):
+                raise VisxpError(
+                    f"cannot write to {printable(out)}: {result.error}; free space or "
+                    "choose another --out, then run the same command again."
+                )
+            failed += 1
+            why = " ".join(result.reason.split())
+            tqdm.write(f"skipped: {name}: {why}", file=sys.stderr)
+    if len(to_do) < len(tasks):
+        print(f"{len(tasks) - len(to_do)} done before")
+    return failed
+
+
+def told(about: dict[str, Any]) -> str:
+    """A folder's provenance in one line."""
+    notes = [f"{about['keyframes']} keyframes"]
+    for rate, count in about["spectrograms"].items():
+        at = f" at {rate} Hz" if len(about["spectrograms"]) > 1 else ""
+        notes += [f"{count['missing']} without sound{at}"] if count["missing"] else []
+        notes += [f"{count['padded']} padded{at}"] if count["padded"] else []
+    if about["faults"]:
+        notes.append(f"{about['faults']} damaged packets or frames")
+    return ", ".join(notes)
+
+
+def _check_options(
+    keyframes: str, rates_hz: tuple[int, ...], workers: int | None, timeout_s: float
+) -> None:
+    for rate in rates_hz:
+        if not LOWEST_HZ <= rate <= HIGHEST_HZ or rate % STEP_HZ:
+            raise VisxpError(
+                f"--rate must be a multiple of {STEP_HZ} from {LOWEST_HZ} to "
+                f"{HIGHEST_HZ}, got {rate}."
+            )
+    if workers is not None and workers < 1:
+        raise VisxpError(f"--workers must be at least 1, got {workers}.")
+    if not timeout_s > 0:
+        raise VisxpError(f"--timeout-s must be positive, got {timeout_s}.")
+    if keyframes == "shots":
+        from visxp_jax.shots import load_detector
+
+        load_detector()  # at once, not in every worker
+
+
+def _check_names(tasks: list[Task]) -> None:
+    count = Counter(task.name for task in tasks)
+    for task in tasks:
+        name = ascii(task.name)
+        if count[task.name] > 1:
+            raise VisxpError(
+                f"VIDEOS must differ in name without ending, as their folders do, but "
+                f"{name} is there twice; use several --out."
+            )
+        too_long = len(os.fsencode(task.target.name)) > MAX_NAME_BYTES
+        if task.name in ("", ".", "..") or too_long:
+            raise VisxpError(
+                f"{printable(task.source.path)} must have a name that a folder can "
+                f"have, got {name} without its ending; rename it."
+            )
+        there = os.path.lexists(task.target)
+        if there and read_provenance(task) is None:
+            raise VisxpError(
+                f"{printable(task.target)} must be new, or made by this from a video "
+                "before, but is neither; use another --out."
+            )
+
+
+def _is_done(task: Task) -> bool:
+    found = read_provenance(task)
+    return found is not None and task.inputs.items() <= found.items()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; 0 if all videos have their folder, 2 if any has not."""
+    parser = argparse.ArgumentParser(
+        prog="python -m visxp_jax.production.segment",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("videos", nargs="+", type=Path, metavar="VIDEOS", help="files")
+    add("--out", required=True, type=Path, metavar="FOLDERS", help="where folders go")
+    add(
+        "--keyframes",
+        choices=METHODS,
+        default="shots",
+        help="one for each shot, or for each second (default: shots)",
+    )
+    add(
+        "--rate",
+        type=int,
+        nargs="+",
+        default=RATES_HZ,
+        metavar="HZ",
+        help="of the spectrograms' sound, one or more (default: 24000)",
+    )
+    add(
+        "--archive",
+        action="store_true",
+        help="write visxp_prep__NAME.tar.gz in place of folders",
+    )
+    add("--workers", type=int, metavar="N", help="processes (default: one per core)")
+    add(
+        "--timeout-s",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="skip a file of which no second is done for so long (default: 120)",
+    )
+    args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        failed = run(
+            args.videos,
+            args.out,
+            keyframes=args.keyframes,
+            rates_hz=tuple(args.rate),
+            archive=args.archive,
+            workers=args.workers,
+            timeout_s=args.timeout_s,
+        )
+    except VisxpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; folders that are done are kept.", file=sys.stderr)
+        return 130
+    if failed:
+        print(f"error: {failed} of {len(args.videos)} were skipped.", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Shots of a video, by PySceneDetect, from frames that are being decoded anyway."""
+
+from fractions import Fraction
+from typing import Any
+
+import av
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from visxp_jax.errors import VisxpError
+
+# As SceneManager of PySceneDetect: the longer side of what it looks at.
+SIDE_PX = 256
+# Times go to the detector in microseconds, as from its own readers.
+TICKS_PER_S = 1_000_000
+# For a file that does not tell how many pictures a second it has.
+USUAL_RATE = Fraction(25)
+
+
+def load_detector() -> tuple[Any, Any]:
+    """PySceneDetect's ContentDetector with its defaults, and what makes its times.
+
+    Raises:
+        VisxpError: it is not installed.
+    """
+    try:
+        import cv2
+        from scenedetect import ContentDetector, FrameTimecode
+        from scenedetect.common import Timecode
+    except ImportError as error:
+        raise VisxpError(
+            f"shots need PySceneDetect, which is not installed ({error}): "
+            "pip install 'visxp-jax[shots]'."
+        ) from error
+    cv2.setNumThreads(1)  # files are read in parallel
+
+    def time_of(tick: int, rate: Fraction) -> Any:
+        return FrameTimecode(Timecode(tick, Fraction(1, TICKS_PER_S)), fps=rate)
+
+    return ContentDetector(), time_of
+
+
+def detector_name() -> str:
+    """What finds shots here, and its version.
+
+    Raises:
+        VisxpError: it is not installed.
+    """
+    load_detector()
+    from scenedetect import __version__
+
+    return f"PySceneDetect {__version__}, ContentDetector"
+
+
+class ShotDetector:
+    """Finds cuts while frames pass by; they are told late where cuts are near others.
+
+    The detector counts its shortest shot, 15 frames, by time and the average rate: at a
+    variable rate frames may be more or fewer.
+
+    Attributes:
+        cuts_s: When the shots after the first begin.
+        behind_s: No cut is told that is so long before the last but one frame.
+    """
+
+    def __init__(self, rate: Fraction | None) -> None:
+        """For a video of so many pictures a second, which may be on average.
+
+        Raises:
+            VisxpError: PySceneDetect is not installed.
+        """
+        self.cuts_s: list[float] = []
+        self._rate = rate or USUAL_RATE
+        self._detector, self._time_of = load_detector()
+        self.behind_s = float(self._detector.event_buffer_length / self._rate)
+        self._reformatter = VideoReformatter()
+        self._size: tuple[int, int] | None = None
+
+    def add(self, frame: av.VideoFrame, time_s: float) -> list[float]:
+        """Look at the next frame; the cuts that are certain now, of it or of before."""
+        if self._size is None:
+            shrink = max(frame.width, frame.height, SIDE_PX) / SIDE_PX
+            self._size = (
+                max(1, round(frame.width / shrink)),
+                max(1, round(frame.height / shrink)),
+            )
+        small = self._reformatter.reformat(
+            frame,
+            *self._size,
+            format="bgr24",
+            # The nearest pixels alone, as OpenCV does it: an average over all would
+            # hide what scores of frames are made of, and shots with it.
+            interpolation=Interpolation.FAST_BILINEAR,
+            threads=1,
+        )
+        now = self._time_of(max(0, round(time_s * TICKS_PER_S)), self._rate)
+        found = self._detector.process_frame(now, small.to_ndarray())
+        cuts_s = [float(cut.seconds) for cut in found]
+        self.cuts_s += cuts_s
+        return cuts_s
+
+    def shots(self, end_s: float) -> list[tuple[float, float]]:
+        """(start, end) of every shot of a video that ends there, at least one."""
+        edges_s = [0.0, *self.cuts_s, end_s]
+        return list(zip(edges_s[:-1], edges_s[1:], strict=True))
