@@ -71,10 +71,7 @@ LABELS = """
     cases = {
         "fused": {},
         "pooled": {"labels_from": "pooled", "sizes": "gaussian"},
-        "swapped": {"labels_from": "swapped"},
         "aligned": {"labels_from": "pooled", "first_labels": "heads", "align": True},
-        "free": {"sizes": "free"},
-        "random": {"first_labels": "random"},
         "shhc": {"stage": "shhc", "clusters": CLUSTERS, "dimensions": 3},
         "xdc": {"stage": "xdc"},
     }
@@ -177,7 +174,7 @@ def test_two_hosts_make_the_same_labels_of_the_same_vectors_as_one(tmp_path):
             job.kill()
     files = [one / "labels-0.npz", two / "labels-0.npz", two / "labels-1.npz"]
     expected, *found = [dict(np.load(file)) for file in files]
-    assert len(expected) == 16
+    assert len(expected) == 10
     for name, labels in expected.items():
         assert labels.min() == 0, name
         assert labels.max() == 3, name

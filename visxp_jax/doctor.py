@@ -33,6 +33,7 @@ OPTIONAL = (
     ("tensorflow", "data as TFRecord", "pip install 'visxp-jax[tf]'"),
     ("grain", "data as ArrayRecord", "pip install grain"),
     ("scenedetect", "shots", "pip install 'visxp-jax[shots]'"),
+    ("usearch", "approximate search", "pip install 'visxp-jax[search]'"),
 )
 CODECS = ("h264", "hevc", "vp9", "mpeg4", "aac", "mp3", "opus")
 # Of normalised values: decoders and resamplers differ by less.

@@ -298,8 +298,7 @@ def test_heads_share_a_pass_have_one_each_or_take_turns():
         np.testing.assert_array_equal(labels_of(result).T, expected)
 
 
-@pytest.mark.parametrize("source", ["fused", "pooled"])
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize(("source", "number"), [("fused", 0), ("pooled", 1)])
 def test_labels_are_the_same_on_1_and_8_devices_and_in_blocks(
     source, number, monkeypatch
 ):
