@@ -141,8 +141,8 @@ def test_weights_of_several_gpus_have_one_prefix_more(tmp_path):
             r"floats \[5\] for 'lin2.bias', got float32 \[6\]",
         ),
         ({"other": np.zeros(2)}, r"nothing for 'other', got \[2\]"),
-        ({"lin2.bias": np.full(5, np.nan)}, "finite and >= -inf for 'lin2.bias'"),
-        ({"video_model.conv1_bn.running_var": -np.ones(64)}, "finite and >= 0.0 for"),
+        ({"lin2.bias": np.full(5, np.nan)}, "finite numbers for 'lin2.bias'"),
+        ({"video_model.conv1_bn.running_var": -np.ones(64)}, "numbers from 0 for"),
     ],
 )
 def test_weights_of_another_network_are_refused(change, line, tmp_path):
