@@ -105,7 +105,7 @@ class Scratch:
         env = {"JAX_PLATFORMS": "cpu", "TMPDIR": str(self.tmp)}
         pythonpath = f"{Path(__file__).parents[1]}:{os.environ.get('PYTHONPATH', '')}"
         with subprocess.Popen(
-            [*VISXP, *map(os.fspath, args)],
+            [*VISXP, *(os.fspath(arg) for arg in args)],
             cwd=cwd or self.cwd,
             env=os.environ | env | {"PYTHONPATH": pythonpath},
             stdout=subprocess.PIPE,
@@ -256,7 +256,7 @@ def folders(scratch: Scratch, command: str) -> Iterator[Seen]:
         networks[path] = (what, checkpoint, path)
     scratch.seal()
 
-    def run(inputs: Sequence[Path], out: str, network: tuple[Path, Path]) -> Done:
+    def run(inputs: Sequence[Path], out: str, network: Sequence[Path]) -> Done:
         options = [
             f"--{k}={v}" for k, v in zip(("checkpoint", "config"), network, strict=True)
         ]

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -73,7 +74,7 @@ def huge_by_header(path: Path) -> None:
 
 def huge_by_picture(path: Path) -> None:
     """JPEGs that say 20,000 x 20,000 in a file that says 320 x 240."""
-    jpeg = {"video_codec": "mjpeg", "pix_fmt": "yuvj420p"}
+    jpeg: dict[str, Any] = {"video_codec": "mjpeg", "pix_fmt": "yuvj420p"}
     write_video(path, width=320, height=240, **jpeg)
     data = path.read_bytes()
     sizes = [
@@ -122,9 +123,9 @@ def text(*lines: str) -> Callable[[Path], object]:
     return lambda path: path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def video(**settings: object) -> Callable[[Path], object]:
+def video(**settings: Any) -> Callable[[Path], object]:
     """See `write_video`."""
-    return lambda path: write_video(path, **settings)  # type: ignore[arg-type]
+    return lambda path: write_video(path, **settings)
 
 
 def _files() -> Iterator[tuple[str, str, Callable[[Path], object]]]:

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from data_prep.parts import JPEG_QUALITY
-from tests.videos import write_video
+from tests.videos import tones, write_video
 from visxp_jax import extract
 from visxp_jax.audio.spectrogram import PRESETS
 from visxp_jax.data.dataset import open_dataset, read_prepared

@@ -315,6 +315,7 @@ def test_tensors_that_share_their_numbers_too_often_are_refused(tmp_path):
         ("0.2298", "0.0", "NORMALIZATION must be .mean, std. of 3 channels"),
         ("  SPECTROGRAM", "  SPECTRUM", "must have INPUT.SPECTROGRAM"),
         ("24000", "[]", "SAMPLERATE_HZ must be a whole number"),
+        ("24000", "[" * 10_000, "must be YAML: too much is inside each other"),
     ],
 )
 def test_settings_that_are_wrong_are_named(old, new, line, tmp_path):

@@ -281,6 +281,7 @@ def test_an_archive_writes_nowhere_else(tmp_path):
             ("keyframes/..", tarfile.REGTYPE),
             ("keyframes", tarfile.SYMTYPE),
             ("other/6.jpg", tarfile.REGTYPE),
+            ("metadata/other.txt", tarfile.REGTYPE),
             ("other/3.jpg", tarfile.LNKTYPE),
             ("keyframes/7.sh", tarfile.REGTYPE),
         ):

@@ -51,7 +51,7 @@ SHOTS = PurePosixPath("metadata/shot_boundaries_timestamps_ms.txt")
 NO_SHOT = (-1, -1)
 # The first versions of the production system had no second r.
 SPECTROGRAMS = ("spectrograms", "spectograms")
-KINDS = {"keyframes": ".jpg", "metadata": ".txt", **dict.fromkeys(SPECTROGRAMS, ".npz")}
+KINDS = {"keyframes": ".jpg", **dict.fromkeys(SPECTROGRAMS, ".npz")}
 TAR_DAMAGE = (tarfile.TarError, EOFError, zlib.error, ValueError, RecursionError)
 _MS = r"\s*(-?\d{1,12})(?:\.0*)?\s*"
 PAIR = re.compile(rf"\s*[\[(]{_MS},{_MS},?\s*[\])]\s*")
@@ -191,7 +191,8 @@ def unpack(archive: Path, into: Path) -> None:
 def _place(member: tarfile.TarInfo) -> PurePosixPath | None:
     """Where a file of an archive belongs; None for what is no part of such a folder."""
     place = PurePosixPath(*PurePosixPath(member.name).parts[-2:])
-    if len(place.parts) < 2 or KINDS.get(place.parts[0]) != place.suffix:
+    known = len(place.parts) == 2 and KINDS.get(place.parts[0]) == place.suffix
+    if not known and place != SHOTS:
         return None
     if not member.isreg() or member.issparse():  # holes take no space but when written
         raise Unreadable(
