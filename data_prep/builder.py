@@ -88,6 +88,13 @@ def _sorted(data: bytes) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
+class _LocalInfo(tfds.core.DatasetInfo):
+    """What TFDS knows of a data set that is nowhere else."""
+
+    def initialize_from_bucket(self) -> None:
+        """Not looked for: TFDS would leave a temporary folder behind."""
+
+
 class VisxpClips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """One-second clips: a frame, the sound around it, times and flags."""
 
@@ -139,7 +146,7 @@ class VisxpClips(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "still": tfds.features.Scalar(flag),
             "partial": tfds.features.Scalar(flag),
         }
-        return tfds.core.DatasetInfo(
+        return _LocalInfo(
             builder=self,
             description=self.__doc__ or "",
             features=tfds.features.FeaturesDict(features),

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from data_prep.parts import JPEG_QUALITY
-from tests.videos import write_video
+from tests.videos import tones, write_video
 from visxp_jax import extract
 from visxp_jax.audio.spectrogram import PRESETS
 from visxp_jax.data.dataset import open_dataset, read_prepared
@@ -422,8 +422,12 @@ def test_extract_goes_on_and_does_again_what_has_changed(finished, tmp_path, cap
     files = sorted(out.glob("*.parquet"))
     assert len(files) == 3  # two by one name are two
     assert told().startswith("0 clips of 0 videos")
-    write_video(folder / "b.mp4", seconds=3)
-    assert told().startswith("3 clips of 1 videos")
+    write_video(folder / "b.mp4", seconds=3, sound=tones(1, 24_000))
+    again = told()
+    assert again.startswith("3 clips of 1 videos")
+    assert again.endswith("; flagged: no_audio 2, partial 2\n")
+    (about,) = out.glob("_b-*.json")
+    assert json.loads(about.read_text())["no_audio"] == 2
     (folder / "b.mp4").write_bytes(b"broken")
     assert "1 skipped" in told()
     assert len(list(out.glob("*.parquet"))) == 2  # no features of what is gone

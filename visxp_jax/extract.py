@@ -259,6 +259,7 @@ class Files:
         self._open: dict[str, Writer] = {}
         self.ends: Counter[str] = Counter()  # by what became of videos
         self.clips = 0
+        self.flags: Counter[str] = Counter()  # clips by what is wrong with their sound
 
     def about(self, source: "Source") -> dict[str, Any]:
         """What a feature file depends on."""
@@ -287,12 +288,15 @@ class Files:
             return
         row = item.row
         self.ends[row.status] += 1
+        flags = {"no_audio": row.no_audio, "silent": row.silent, "partial": row.partial}
+        self.flags.update(flags)
         writer.finish(
             {
                 **self.about(source),
                 "status": row.status,
                 "reason": row.reason,
                 "clips": row.clips,
+                **flags,
                 "seconds": row.seconds,
                 "made_s": round(time.time()),
                 **self._notes,
@@ -380,6 +384,8 @@ def run(
     told = f"{files.clips} clips of {kept} videos -> {printable(out)}"
     told += f"; {before} done before" * bool(before)
     told += f"; {files.ends['skipped']} skipped" * bool(files.ends["skipped"])
+    if flags := [f"{name} {count}" for name, count in files.flags.items() if count]:
+        told += f"; flagged: {', '.join(flags)}"
     print(told)
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -382,8 +383,12 @@ def test_output_in_use_is_refused(videos, tmp_path):
         prepare(videos, tmp_path / "out", **OPTIONS)
 
 
-def test_an_intact_file_of_pictures_that_stand_alone_is_kept_whole(tmp_path):
+def test_an_intact_file_of_pictures_that_stand_alone_is_kept_whole(
+    tmp_path, monkeypatch
+):
     """Most of its pictures are never decoded: that is no damage."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     codecs = {"video_codec": "mjpeg", "pix_fmt": "yuvj420p"}
     (tmp_path / "in").mkdir()
     write_video(tmp_path / "in" / "x.mov", seconds=3, **codecs)
@@ -394,3 +399,4 @@ def test_an_intact_file_of_pictures_that_stand_alone_is_kept_whole(tmp_path):
     assert [(r["status"], r["reason"], r["clips"]) for r in rows] == [
         ("kept", "", "3")
     ] * 2
+    assert not list((tmp_path / "tmp").iterdir())  # nothing is left behind

@@ -141,8 +141,8 @@ def test_weights_of_several_gpus_have_one_prefix_more(tmp_path):
             r"floats \[5\] for 'lin2.bias', got float32 \[6\]",
         ),
         ({"other": np.zeros(2)}, r"nothing for 'other', got \[2\]"),
-        ({"lin2.bias": np.full(5, np.nan)}, "finite and >= -inf for 'lin2.bias'"),
-        ({"video_model.conv1_bn.running_var": -np.ones(64)}, "finite and >= 0.0 for"),
+        ({"lin2.bias": np.full(5, np.nan)}, "finite numbers for 'lin2.bias'"),
+        ({"video_model.conv1_bn.running_var": -np.ones(64)}, "numbers from 0 for"),
     ],
 )
 def test_weights_of_another_network_are_refused(change, line, tmp_path):
@@ -315,6 +315,7 @@ def test_tensors_that_share_their_numbers_too_often_are_refused(tmp_path):
         ("0.2298", "0.0", "NORMALIZATION must be .mean, std. of 3 channels"),
         ("  SPECTROGRAM", "  SPECTRUM", "must have INPUT.SPECTROGRAM"),
         ("24000", "[]", "SAMPLERATE_HZ must be a whole number"),
+        ("24000", "[" * 10_000, "must be YAML: too much is inside each other"),
     ],
 )
 def test_settings_that_are_wrong_are_named(old, new, line, tmp_path):

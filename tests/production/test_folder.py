@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.production.sparse import sparse_member
 from tests.production.test_checkpoint import AVNET, VISUALNET, avnet, tensors
 from tests.production.torch_zip import save
 from visxp_jax.errors import VisxpError
@@ -230,7 +231,7 @@ def test_keyframes_that_cost_too_much_are_refused(tmp_path):
         read_keyframe(path, (8, 8), PLAIN)
     size = data.index(b"\xff\xc2") + 5
     path.write_bytes(data[:size] + b"\xea\x60\xea\x60" + data[size + 4 :])
-    with pytest.raises(VisxpError, match="must be a JPEG"):
+    with pytest.raises(VisxpError, match="over the limit of 37,748,736 pixels"):
         read_keyframe(path, (8, 8), PLAIN)
     path.unlink()
     os.mkfifo(path)
@@ -277,12 +278,11 @@ def test_an_archive_writes_nowhere_else(tmp_path):
         for name, kind in (
             ("../../keyframes/1.jpg", tarfile.REGTYPE),
             ("/keyframes/2.jpg", tarfile.REGTYPE),
-            ("keyframes/3.jpg", tarfile.SYMTYPE),
-            ("keyframes/4.jpg", tarfile.LNKTYPE),
-            ("keyframes/5.jpg", tarfile.CHRTYPE),
             ("keyframes/..", tarfile.REGTYPE),
-            ("keyframes/8.jpg", tarfile.FIFOTYPE),
+            ("keyframes", tarfile.SYMTYPE),
             ("other/6.jpg", tarfile.REGTYPE),
+            ("metadata/other.txt", tarfile.REGTYPE),
+            ("other/3.jpg", tarfile.LNKTYPE),
             ("keyframes/7.sh", tarfile.REGTYPE),
         ):
             info = tarfile.TarInfo(name)
@@ -299,6 +299,46 @@ def test_an_archive_writes_nowhere_else(tmp_path):
     for damaged in (cut, tmp_path / "secret.jpg", tmp_path / "none"):
         with pytest.raises(VisxpError, match="must be a folder of keyframes, or"):
             unpack(damaged, into)
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
+)
+def test_no_row_goes_missing_since_its_keyframe_was_a_link(kind, tmp_path):
+    archive = tmp_path / "a.tar"
+    with tarfile.open(archive, "w") as tar:
+        info = tarfile.TarInfo("x/keyframes/3.jpg")
+        info.type, info.linkname = kind, "../secret.jpg"
+        tar.addfile(info)
+    with pytest.raises(VisxpError, match="'keyframes/3.jpg' in it must be a plain"):
+        unpack(archive, tmp_path)
+
+
+def test_an_archive_of_several_folders_is_not_taken_for_one(tmp_path):
+    for name in ("a", "b"):
+        folder(tmp_path / "all" / name, times=[500 if name == "a" else 600])
+    archive, into = packed(tmp_path / "all", tmp_path / "x.tar.gz"), tmp_path / "into"
+    into.mkdir()
+    with pytest.raises(VisxpError, match=r"\.txt' is in it from several folders"):
+        unpack(archive, into)
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_files_that_are_large_only_when_unpacked_are_not(sparse, tmp_path):
+    """A hole of 4 GiB takes 512 bytes of an archive, and so does a header that lies."""
+    if sparse:
+        member = sparse_member("keyframes/1.jpg", 2**32)
+    else:
+        info = tarfile.TarInfo("keyframes/1.jpg")
+        info.size = 2**32
+        member = info.tobuf()
+    archive, into = tmp_path / "a.tar", tmp_path / "into"
+    archive.write_bytes(member + bytes(2**20))
+    into.mkdir()
+    why = "not a link, a device or sparse" if sparse else "over the limit of 33,554,432"
+    with pytest.raises(VisxpError, match=why):
+        unpack(archive, into)
+    assert not list(into.rglob("*.jpg"))
 
 
 def test_keyframes_are_resized_whole_and_normalised(tmp_path):
@@ -325,8 +365,9 @@ def test_keyframes_are_resized_whole_and_normalised(tmp_path):
 def test_short_spectrograms_are_filled_up_and_others_refused(tmp_path):
     path, short = tmp_path / "1_24000.npz", spectrogram(frames=66)
     write_pickled_dict(path, {"audio": short})
-    found, filled = read_spectrogram(path, AUDIO, silence=-2.5)
-    assert filled
+    none = np.zeros(257, bool)
+    found, filled, foreign = read_spectrogram(path, AUDIO, silence=-2.5, empty=none)
+    assert (filled, foreign) == (True, False)
     np.testing.assert_allclose(found[:, :66], (short[0] - 0.5) / 2, rtol=1e-6)
     np.testing.assert_array_equal(found[:, 66:], -1.5)
     for bad, line in (
@@ -338,7 +379,33 @@ def test_short_spectrograms_are_filled_up_and_others_refused(tmp_path):
     ):
         write_pickled_dict(path, {"audio": bad})
         with pytest.raises(VisxpError, match=line):
-            read_spectrogram(path, AUDIO, silence=-2.5)
+            read_spectrogram(path, AUDIO, silence=-2.5, empty=none)
+
+
+def test_spectrograms_of_another_scale_are_told_from_visxps(tmp_path):
+    """Whatever the sound was: bands that nothing reaches are at silence."""
+    path, rng = tmp_path / "1_24000.npz", np.random.default_rng(0)
+    empty = extract.empty_bands(24_000, 257)
+    assert (empty.sum(), extract.empty_bands(48_000, 257).sum()) == (38, 56)
+    recipe = extract.RECIPE
+
+    def is_foreign(values: np.ndarray) -> bool:
+        write_pickled_dict(path, {"audio": values})
+        return read_spectrogram(path, AUDIO, recipe.silence, empty).foreign
+
+    for level in (0.0, 1e-4, 0.01, 1.0):  # silence, a bit, quiet, loud
+        wave = (level * rng.uniform(-1, 1, 24_000)).round(4).astype(np.float32)
+        own = recipe.log_mel(wave)[None]
+        for values in (own, own.astype(np.float16), own[:, :, :66]):
+            assert not is_foreign(values)
+        span = max(np.ptp(own), 1e-3)
+        for values in (
+            (own - own.min()) / span,
+            own * recipe.std + recipe.mean,
+            (own - 0.0467) / 0.9170,
+            own * 0,
+        ):
+            assert is_foreign(values)
 
 
 @pytest.fixture
@@ -362,7 +429,7 @@ def test_folders_become_feature_files(network, tmp_path, capsys):
     command = [*map(str, (source, archive, bad)), *network]
     assert extract.main(command) == 2
     told = capsys.readouterr()
-    assert "40 keyframes, 1 without sound" in told.out
+    assert "40 keyframes, 1 without sound, 39 whose spectrogram is not" in told.out
     assert "500.jpg' must be a JPEG" in told.err
     assert "1 of 3 were skipped" in told.err
     out = tmp_path / "features"
@@ -379,7 +446,7 @@ def test_folders_become_feature_files(network, tmp_path, capsys):
     assert len(about["checkpoint_sha256"]) == 64
     # Again: what is done is left alone; another network is not what made it.
     written = (out / "a.pt").stat().st_mtime_ns
-    assert about["spectrograms_filled"] == 0
+    assert (about["spectrograms_filled"], about["spectrograms_foreign"]) == (0, 39)
     assert extract.main([str(source), *network]) == 0
     assert "done before" in capsys.readouterr().out
     assert (out / "a.pt").stat().st_mtime_ns == written

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import scipy.fft
-from jaxtyping import Float32, Shaped
+from jaxtyping import Bool, Float32, Shaped
 from scipy import sparse
 
 _FULL_SCALE = 32_768.0  # int16
@@ -67,6 +67,11 @@ class Spectrogram:
     def silence(self) -> float:
         """The value of every band and frame of a silent clip."""
         return (float(np.log(self.floor)) - self.mean) / self.std
+
+    @property
+    def empty_bands(self) -> Bool[np.ndarray, " m"]:
+        """Bands that no bin feeds: they are `silence` whatever the sound is."""
+        return np.diff(self._bank.indptr) == 0
 
     def log_mel(
         self, wave: Float32[np.ndarray, "*b samples"]

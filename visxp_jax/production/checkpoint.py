@@ -203,7 +203,8 @@ class _Taken:
             raise self._wrong(name, f"floats {list(shape)}", got)
         value = value.astype(np.float32)
         if not np.isfinite(value).all() or value.min() < least:
-            raise self._wrong(name, f"finite and >= {least}", "something else")
+            want = "finite numbers" if least == -np.inf else f"numbers from {least:g}"
+            raise self._wrong(name, want, "others among them")
         return value
 
     def all_but(self, unused: set[str]) -> None:

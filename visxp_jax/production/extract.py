@@ -11,6 +11,7 @@ changed since, are left alone; one that cannot be used is named and skipped.
 """
 
 import argparse
+import dataclasses
 import hashlib
 import io
 import json
@@ -20,6 +21,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -52,7 +54,7 @@ from visxp_jax.progress import progress_bar
 BATCH = 32
 REST = 4  # of a folder, at a time: filled up to 32 a short one would cost much more
 READERS = 4  # threads, each with a picture in hand
-SILENCE = PRESETS["visxp"].silence  # of stored spectrograms
+RECIPE = PRESETS["visxp"]  # of stored spectrograms
 
 
 class Item(NamedTuple):
@@ -69,6 +71,7 @@ class Extracted(NamedTuple):
     rows: np.ndarray  # float32 [keyframes, 3 + 512 or 3 + 1024]
     missing: int  # spectrograms that are not there: zeros, as for the original
     filled: int  # spectrograms that end early: silence stands for the rest
+    foreign: int  # spectrograms that VisXP's recipe cannot give
 
 
 def read_item(folder: Folder, settings: Settings, time_ms: int) -> Item:
@@ -82,8 +85,15 @@ def read_item(folder: Folder, settings: Settings, time_ms: int) -> Item:
     if audio is not None:
         path = folder.spectrograms.get((time_ms, audio.rate_hz))
         if path is not None:
-            sound = read_spectrogram(path, audio, SILENCE)
+            empty = empty_bands(audio.rate_hz, audio.bands)
+            sound = read_spectrogram(path, audio, RECIPE.silence, empty)
     return Item(time_ms, image, sound)
+
+
+@cache
+def empty_bands(rate_hz: int, bands: int) -> np.ndarray:
+    """Of VisXP's recipe at any rate, bool [bands]; see `Spectrogram.empty_bands`."""
+    return dataclasses.replace(RECIPE, rate_hz=rate_hz, bands=bands).empty_bands
 
 
 def read_items(folder: Folder, settings: Settings) -> Iterator[Item]:
@@ -134,7 +144,7 @@ def features_of(
         VisxpError: a file cannot be used, or a feature is not finite.
     """
     check_rates(folder, settings)
-    rows, waiting, missing, filled = [], [], 0, 0
+    rows, waiting, missing, filled, foreign = [], [], 0, 0, 0
     audio = settings.audio
 
     def encoded(batch: list[Item], size: int) -> None:
@@ -158,6 +168,7 @@ def features_of(
     for item in read_items(folder, settings):
         missing += audio is not None and item.sound is None
         filled += item.sound is not None and item.sound.filled
+        foreign += item.sound is not None and item.sound.foreign
         waiting.append(item)
         if len(waiting) == BATCH:
             encoded(waiting, BATCH)
@@ -167,7 +178,7 @@ def features_of(
     found = np.concatenate(rows)
     if not np.isfinite(found).all():
         raise VisxpError("features must be finite, got NaN or infinity.")
-    return Extracted(found, missing, filled)
+    return Extracted(found, missing, filled, foreign)
 
 
 def inputs_of(path: Path) -> str:
@@ -257,12 +268,14 @@ def extract(
     if is_done(out, name, inputs):
         return f"{printable(path)}: done before"
     with opened(path) as folder:
-        rows, missing, filled = features_of(folder, settings, encode, bar.update)
+        found = features_of(folder, settings, encode, bar.update)
+    rows, missing, filled, foreign = found
     about = {
         "source": os.fspath(path),
         "keyframes": len(rows),
         "spectrograms_missing": missing,
         "spectrograms_filled": filled,
+        "spectrograms_foreign": foreign,
         "jax": version("jax"),
         "command": sys.argv,
         **inputs,
@@ -271,6 +284,8 @@ def extract(
     notes = [f"{len(rows)} keyframes"]
     notes += [f"{missing} without sound"] if missing else []
     notes += [f"{filled} whose sound ends early"] if filled else []
+    if foreign:
+        notes.append(f"{foreign} whose spectrogram is not VisXP's (see visxp doctor)")
     return f"{printable(path)}: {', '.join(notes)}"
 
 

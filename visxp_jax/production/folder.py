@@ -11,6 +11,7 @@ import gzip
 import io
 import os
 import re
+import reprlib
 import shutil
 import stat
 import tarfile
@@ -26,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from visxp_jax.errors import VisxpError
-from visxp_jax.production.arrays import read_pickled_dict
+from visxp_jax.production.arrays import MAX_BYTES, read_pickled_dict
 from visxp_jax.production.files import Unreadable, read_bytes
 from visxp_jax.production.settings import AudioSettings, Normalisation
 
@@ -38,11 +39,19 @@ MAX_PIXELS = 8192 * 4608
 MAX_PICTURE_BYTES = 32 * 2**20
 MAX_SCANS = 64  # of a JPEG, each of which goes over all pixels
 MAX_METADATA_BYTES = 4 * 2**20
+# Largest files of each kind in an archive: those that are over it are never read.
+MAX_UNPACKED = {
+    ".jpg": MAX_PICTURE_BYTES,
+    ".npz": MAX_BYTES,
+    ".txt": MAX_METADATA_BYTES,
+}
+# Of stored values: as far apart as float16 and other decoders put them.
+TOLERANCE = 5e-3
 SHOTS = PurePosixPath("metadata/shot_boundaries_timestamps_ms.txt")
 NO_SHOT = (-1, -1)
 # The first versions of the production system had no second r.
 SPECTROGRAMS = ("spectrograms", "spectograms")
-KINDS = {"keyframes": ".jpg", "metadata": ".txt", **dict.fromkeys(SPECTROGRAMS, ".npz")}
+KINDS = {"keyframes": ".jpg", **dict.fromkeys(SPECTROGRAMS, ".npz")}
 TAR_DAMAGE = (tarfile.TarError, EOFError, zlib.error, ValueError, RecursionError)
 _MS = r"\s*(-?\d{1,12})(?:\.0*)?\s*"
 PAIR = re.compile(rf"\s*[\[(]{_MS},{_MS},?\s*[\])]\s*")
@@ -134,15 +143,18 @@ class _Member(tarfile.TarInfo):
 def unpack(archive: Path, into: Path) -> None:
     """The known files of an archive, wherever in it their folders are.
 
-    Nothing else is written: no links, devices, or paths that lead elsewhere.
+    Nothing else is written: no paths that lead elsewhere. A link in place of a known
+    file is refused, as a row without it would be missing unsaid.
 
     Args:
         archive: tar or tar.gz.
         into: An empty folder.
 
     Raises:
-        VisxpError: it cannot be read, is damaged, over a limit, or there is no space.
+        VisxpError: it cannot be read, is damaged, over a limit, has a link for a known
+            file or several such folders, or there is no space.
     """
+    names: dict[PurePosixPath, PurePosixPath] = {}  # what was where in the archive
     try:
         if not stat.S_ISREG(archive.stat().st_mode):
             raise Unreadable("it is neither a folder nor a file")
@@ -159,6 +171,12 @@ def unpack(archive: Path, into: Path) -> None:
                     source = None if place is None else tar.extractfile(member)
                     if place is None or source is None:
                         continue
+                    name = PurePosixPath(member.name)
+                    if names.setdefault(place, name) != name:
+                        raise Unreadable(
+                            f"{ascii(str(place))} is in it from several folders; one "
+                            "archive is for one"
+                        )
                     target = into / place
                     target.parent.mkdir(exist_ok=True)
                     with target.open("wb") as out:
@@ -172,12 +190,21 @@ def unpack(archive: Path, into: Path) -> None:
 
 def _place(member: tarfile.TarInfo) -> PurePosixPath | None:
     """Where a file of an archive belongs; None for what is no part of such a folder."""
-    parts = PurePosixPath(member.name).parts[-2:]
-    if not member.isreg() or len(parts) < 2:
+    place = PurePosixPath(*PurePosixPath(member.name).parts[-2:])
+    known = len(place.parts) == 2 and KINDS.get(place.parts[0]) == place.suffix
+    if not known and place != SHOTS:
         return None
-    kind, name = parts
-    known = KINDS.get(kind) == PurePosixPath(name).suffix
-    return PurePosixPath(kind, name) if known and name != ".." else None
+    if not member.isreg() or member.issparse():  # holes take no space but when written
+        raise Unreadable(
+            f"{ascii(str(place))} in it must be a plain file, not a link, a device or "
+            "sparse"
+        )
+    most = MAX_UNPACKED[place.suffix]
+    if member.size > most:
+        raise Unreadable(
+            f"{ascii(str(place))} in it is over the limit of {most:,} bytes"
+        )
+    return place
 
 
 def _archive(path: Path, why: str) -> VisxpError:
@@ -259,7 +286,10 @@ def read_shots(path: Path, last_ms: int) -> np.ndarray:
         shots.append((int(pair[1]), int(pair[2])))
         at = pair.end() + (text[pair.end() : pair.end() + 1] == ",")
     if text[:1] + text[-1:] not in ("[]", "()") or text[at:end].strip():
-        raise VisxpError(f"{path} must be a list of (start, end) in whole ms.")
+        raise VisxpError(
+            f"{path} must be a list of (start, end) in whole ms, got "
+            f"{reprlib.repr(text)}."
+        )
     return np.array(shots or [(0, last_ms)], np.int64)
 
 
@@ -291,7 +321,9 @@ def read_keyframe(path: Path, size: tuple[int, int], norm: Normalisation) -> np.
             planes = image.convert("RGB").split()
     except Unreadable as error:
         raise _picture(path, str(error)) from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:  # comes before our own limit
+        raise _picture(path, f"over the limit of {MAX_PIXELS:,} pixels") from error
+    except (OSError, ValueError, SyntaxError) as error:
         raise _picture(path, "it is damaged, or none") from error
     channels = []
     for plane, mean, std in zip(planes, norm.mean, norm.std, strict=True):
@@ -314,18 +346,23 @@ class Spectrogram(NamedTuple):
 
     values: np.ndarray  # float32 [bands, frames]
     filled: bool  # with silence at the end
+    foreign: bool  # VisXP's recipe cannot give it
 
 
-def read_spectrogram(path: Path, audio: AudioSettings, silence: float) -> Spectrogram:
+def read_spectrogram(
+    path: Path, audio: AudioSettings, silence: float, empty: np.ndarray
+) -> Spectrogram:
     """Read one, and normalise it as the network wants it.
 
     One that is short, as from a window over the end of the sound, is filled up with
-    silence; the original stops there.
+    silence; the original stops there. Bands that no sound can reach tell whether it is
+    VisXP's: others, of another scale or tool, have something else there.
 
     Args:
         path: Of the npz.
         audio: What the network takes.
         silence: Of the stored values.
+        empty: bool [bands], those that hold it whatever the sound is.
 
     Raises:
         VisxpError: it is none, or of another shape; names what is wrong.
@@ -334,8 +371,10 @@ def read_spectrogram(path: Path, audio: AudioSettings, silence: float) -> Spectr
     found = arrays.get("audio")
     want = f"(1, {audio.bands}, {audio.frames})"
     if found is None or found.dtype.kind != "f":
+        got = "nothing of that name" if found is None else str(found.dtype)
         raise VisxpError(
-            f"{ascii(os.fspath(path))} must have floats {want} named 'audio'."
+            f"{ascii(os.fspath(path))} must have floats {want} named 'audio', got "
+            f"{got}."
         )
     if (
         found.ndim != 3
@@ -353,6 +392,7 @@ def read_spectrogram(path: Path, audio: AudioSettings, silence: float) -> Spectr
         raise VisxpError(
             f"{ascii(os.fspath(path))} must be finite, got NaN or infinity."
         )
+    foreign = not (np.abs(whole[empty] - silence) < TOLERANCE).all()
     (mean,), (std,) = audio.normalisation.mean, audio.normalisation.std
     values = (whole - np.float32(mean)) / np.float32(std)
-    return Spectrogram(values, found.shape[2] < audio.frames)
+    return Spectrogram(values, found.shape[2] < audio.frames, foreign)

@@ -67,7 +67,11 @@ def read_settings(path: Path) -> Settings:
         values = yaml.load(read_bytes(path, MAX_BYTES), _Plain)  # noqa: S506  (no tags)
     except Unreadable as error:
         raise VisxpError(f"{path} must be a configuration: {error}.") from error
-    except (yaml.YAMLError, RecursionError, *WRONG) as error:
+    except RecursionError:
+        raise VisxpError(
+            f"{path} must be YAML: too much is inside each other."
+        ) from None
+    except (yaml.YAMLError, *WRONG) as error:
         line = " ".join(str(error).split())[:200]
         raise VisxpError(f"{path} must be YAML: {line}.") from None
     return _Reader(path, values).settings()

@@ -1,0 +1,352 @@
+"""What the commands say of input that is broken, odd, or meant to do harm.
+
+    python -m experiments.hostile --out=experiments/results/hostile.md
+
+Makes such input, gives it to `visxp extract`, `visxp prepare` and `visxp folders`, and
+writes a table of what an archivist sees. Payloads would make a file named `owned`; it
+ends with an error if there is one, or if a command has written anywhere but into its
+output. For Linux. It imports from `tests`, which has what writes small videos,
+checkpoints without PyTorch, and weights of a tiny network.
+"""
+
+import argparse
+import csv
+import html
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.hostile_folders import (
+    TRACE,
+    Payload,
+    write_archives,
+    write_checkpoints,
+    write_configs,
+    write_folders,
+    write_network,
+)
+from experiments.hostile_media import write_media
+from tests.small import small_config
+from tests.test_weights import random_weights
+from tests.videos import write_video
+from visxp_jax.media import printable
+from visxp_jax.methods import all_heads
+from visxp_jax.weights import save_weights
+
+VISXP = (sys.executable, "-c", "from visxp_jax.cli import main; main()")
+TIMEOUT_S = 20  # of a reader that hangs
+LONGEST = 400  # characters in a cell
+
+HEAD = """# What the commands say of bad input
+
+Written by `python -m experiments.hostile`, on Linux. Every payload would have made a
+file, and none has; no command wrote anywhere but into its output, or left a temporary
+file. All media went to `visxp extract` and to `visxp prepare` in one command each, as
+did all folders and archives to `visxp folders`: the exit code is that of the whole.
+Of `visxp prepare` the row of `manifest.csv` is shown, where it tells of each file.
+"""
+
+
+class Seen(NamedTuple):
+    """A row of the table."""
+
+    what: str
+    command: str
+    code: int
+    lines: list[str]
+
+
+class Done(NamedTuple):
+    """A command that has ended."""
+
+    code: int
+    lines: list[str]  # of stdout, then of stderr
+
+
+class Scratch:
+    """Where all of it happens: inputs, outputs, and nothing else."""
+
+    def __init__(self, root: Path) -> None:
+        """Make the folders."""
+        self.root, self.out = root, root / "out"
+        self.cwd, self.tmp = root / "cwd", root / "tmp"
+        for path in (self.out, self.cwd, self.tmp):
+            path.mkdir()
+        self._own: set[bytes] = set()
+
+    def visxp(
+        self,
+        *args: str | Path,
+        cwd: Path | None = None,
+        faults: Mapping[Path, int] = MappingProxyType({}),
+    ) -> Done:
+        """Run a command to its end.
+
+        Args:
+            *args: Of visxp.
+            cwd: Where.
+            faults: Signals for the worker process that has one of these files open.
+        """
+        env = {"JAX_PLATFORMS": "cpu", "TMPDIR": str(self.tmp)}
+        pythonpath = f"{Path(__file__).parents[1]}:{os.environ.get('PYTHONPATH', '')}"
+        with subprocess.Popen(
+            [*VISXP, *(os.fspath(arg) for arg in args)],
+            cwd=cwd or self.cwd,
+            env=os.environ | env | {"PYTHONPATH": pythonpath},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            threads = [
+                threading.Thread(target=_strike, args=(process, *fault), daemon=True)
+                for fault in faults.items()
+            ]
+            for thread in threads:
+                thread.start()
+            told = process.communicate()
+        lines = [x.decode("utf-8", "backslashreplace").splitlines() for x in told]
+        return Done(process.returncode, [line for part in lines for line in part])
+
+    def seal(self) -> None:
+        """What is there now is ours."""
+        self._own = set(self._files())
+
+    def strange(self) -> list[str]:
+        """Files that have come since, but for outputs; and all named as the trace."""
+        new = [path for path in self._files() if path not in self._own]
+        return [ascii(path) for path in new]
+
+    def _files(self) -> Iterator[bytes]:
+        out = os.fsencode(self.out)
+        for folder, folders, files in os.walk(os.fsencode(self.root)):
+            for name in (*folders, *files):
+                path = os.path.join(folder, name)
+                if name == TRACE.encode() or not path.startswith(out):
+                    yield path
+
+    def short(self, line: str) -> str:
+        """Without the places of this run."""
+        line = line.replace(f"{self.root}/", "")
+        return line.replace(str(self.root), ".")
+
+
+def _strike(process: subprocess.Popen, path: Path, number: int) -> None:
+    """Send a signal to the process below a command that has a file open."""
+    wanted = os.fspath(path)
+    while process.poll() is None:
+        for child in _below(process.pid):
+            try:
+                held = [os.readlink(fd) for fd in Path(f"/proc/{child}/fd").iterdir()]
+            except OSError:
+                continue  # it has ended, or closed one
+            if wanted in held:
+                os.kill(child, number)
+                return
+        time.sleep(0.002)
+
+
+def _below(pid: int) -> list[int]:
+    found = []
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += [int(child), *_below(int(child))]
+    except OSError:
+        pass  # it has ended
+    return found
+
+
+def write_model(into: Path) -> None:
+    """A model that extracts, of random weights."""
+    config = small_config()
+    params, state = random_weights(config)
+    state = jax.tree.map(lambda x: np.abs(x) + 0.5, state)
+    into.mkdir()
+    what = (config.encoder, all_heads(config), params, state, {})
+    save_weights(into, *what, config=config)
+
+
+def extracted(scratch: Scratch, media: dict[Path, str]) -> Iterator[Seen]:
+    """`visxp extract`: all files in one command, two more that lose their reader."""
+    lost = scratch.root / "lost"
+    faults = {lost / "crash.mp4": signal.SIGSEGV, lost / "hang.mp4": signal.SIGSTOP}
+    files = media | {
+        lost / "crash.mp4": "the decoder crashes (SIGSEGV while it reads)",
+        lost / "hang.mp4": "the decoder hangs (SIGSTOP while it reads)",
+    }
+    out = scratch.out / "features"
+    common = (f"--workdir={scratch.root / 'run'}", f"--out={out}")
+    limit = f"--timeout-s={TIMEOUT_S}"
+    (folder,) = {path.parent for path in media}
+    done = scratch.visxp("extract", *common, limit, folder, lost, faults=faults)
+    abouts = {}
+    for path in out.glob("_*.json"):
+        about = json.loads(path.read_text(encoding="utf-8"))
+        abouts[about["video"]] = about
+    told = 0
+    for path, what in files.items():
+        lines = [line for line in done.lines if f": {printable(path)}: " in line]
+        told += len(lines)
+        about = abouts[os.fsencode(path).decode("utf-8", "backslashreplace")]
+        if not lines:
+            keys = ("clips", "no_audio", "silent", "partial")
+            flags = [f"{k} {about[k]}" for k in keys if about.get(k)]
+            lines = [f"(nothing; its JSON: {about['status']}, {', '.join(flags)})"]
+        yield Seen(what, "visxp extract", done.code, lines)
+    rest = [line for line in done.lines if ": /" not in line or "clips of" in line]
+    assert told + len(rest) == len(done.lines), done.lines
+    yield Seen("all of these at once, the last line", "visxp extract", done.code, rest)
+    for what, arg in (
+        ("named -dash.mp4, as it is", "-dash.mp4"),
+        ("named ./-dash.mp4", "./-dash.mp4"),
+        ("a file that is not there", "none.mp4"),
+    ):
+        one = (*common[:1], f"--out={scratch.out / 'one'}", arg)
+        done = scratch.visxp("extract", *one, cwd=folder)
+        yield Seen(what, f"visxp extract {arg}", done.code, done.lines)
+
+
+def prepared(scratch: Scratch, media: dict[Path, str]) -> Iterator[Seen]:
+    """`visxp prepare`: all files in one command."""
+    (folder,) = {path.parent for path in media}
+    out = scratch.out / "prepared"
+    options = ("--spectrogram=mel", "--size-px=16", "--format=array_record")
+    done = scratch.visxp("prepare", folder, f"--out={out}", *options)
+    if done.code:
+        raise SystemExit("\n".join(done.lines))
+    with (out / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        rows = {row["file"]: row for row in csv.DictReader(file)}
+    for path, what in media.items():
+        row = rows[os.fsencode(path.name).decode("utf-8", "backslashreplace")]
+        flags = [
+            f"{name} {row[name]}"
+            for name in ("clips", "no_audio", "silent", "partial", "mismatched")
+            if row[name] != "0"
+        ]
+        line = ": ".join(filter(None, (row["status"], row["reason"], ", ".join(flags))))
+        yield Seen(what, "visxp prepare", done.code, [f"manifest.csv: {line}"])
+    yield Seen("all of these at once", "visxp prepare", done.code, done.lines)
+
+
+def folders(scratch: Scratch, command: str) -> Iterator[Seen]:
+    """`visxp folders`: all folders in one command, each network in one of its own."""
+    root = scratch.root
+    inputs = write_folders(root / "folders", command)
+    inputs |= write_archives(root / "folders", root / "elsewhere")
+    checkpoint, config = write_network(root)
+    networks = {
+        path: (what, path, config)
+        for path, what in write_checkpoints(root, command).items()
+    }
+    for path, what in write_configs(root, command).items():
+        networks[path] = (what, checkpoint, path)
+    scratch.seal()
+
+    def run(inputs: Sequence[Path], out: str, network: Sequence[Path]) -> Done:
+        options = [
+            f"--{k}={v}" for k, v in zip(("checkpoint", "config"), network, strict=True)
+        ]
+        return scratch.visxp("folders", *inputs, *options, f"--out={scratch.out / out}")
+
+    done = run(list(inputs), "visxp", (checkpoint, config))
+    told = 0
+    for path, what in inputs.items():
+        start = (f"skipped: {printable(path)}: ", f"{printable(path)}: ")
+        lines = [line for line in done.lines if line.startswith(start)]
+        told += len(lines)
+        yield Seen(what, "visxp folders", done.code, lines)
+    rest = done.lines[-1:]
+    assert told + len(rest) == len(done.lines), done.lines
+    yield Seen("all of these at once, the last line", "visxp folders", done.code, rest)
+    with ThreadPoolExecutor(2) as pool:
+        sound = [root / "folders" / "sound"]
+        runs = {
+            path: pool.submit(run, sound, "networks", network)
+            for path, (_, *network) in networks.items()
+        }
+        for path, (what, *_) in networks.items():
+            done = runs[path].result()
+            yield Seen(what, "visxp folders", done.code, done.lines)
+
+
+def table(rows: Sequence[Seen], scratch: Scratch) -> str:
+    """Markdown; what is in a cell stays there."""
+
+    def cell(text: str) -> str:
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+        return html.escape(text, quote=False).replace("|", "\\|").replace("`", "'")
+
+    def said(lines: list[str]) -> str:
+        short = [scratch.short(line) for line in lines if line.strip()]
+        cut = [x if len(x) <= LONGEST else f"{x[:LONGEST]} ..." for x in short]
+        return "<br>".join(map(cell, cut)) or "(nothing)"
+
+    lines = ["| input | command | exit code | said |", "|---|---|---|---|"]
+    for row in rows:
+        what, command = cell(scratch.short(row.what)), cell(row.command)
+        lines.append(f"| {what} | {command} | {row.code} | {said(row.lines)} |")
+    return "\n".join(lines)
+
+
+def complaints(rows: Sequence[Seen]) -> list[str]:
+    """What is wrong with what was said, whatever it was."""
+    found = []
+    for row in rows:
+        text = "\n".join(row.lines)
+        if not row.lines:
+            found.append(f"{row.what}: nothing was said")
+        if "Traceback" in text or re.search(r"[\x00-\x08\x0b-\x1f]", text):
+            found.append(f"{row.what}: {text[:200]!r}")
+    return found
+
+
+def main() -> int:
+    """Entry point; 1 if a payload ran, a file escaped, or a command said nothing."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, help="also write the table here")
+    args = parser.parse_args()
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="hostile-") as name:
+        scratch = Scratch(Path(os.path.realpath(name)))
+        control = scratch.root / TRACE
+        payload = pickle.dumps(Payload(f"touch {control}"))
+        pickle.loads(payload)  # noqa: S301  (that it does harm)
+        control.unlink()
+        write_model(scratch.root / "run")
+        media = write_media(scratch.root / "media")
+        for lost in ("crash", "hang"):
+            path = scratch.root / "lost" / f"{lost}.mp4"
+            write_video(path, seconds=300, fps=2, sound=None)
+        scratch.seal()
+        rows = [*extracted(scratch, media), *prepared(scratch, media)]
+        found = scratch.strange()
+        rows += folders(scratch, f"touch {TRACE}")
+        found += scratch.strange() + complaints(rows)
+        text = table(rows, scratch)
+    print(text)
+    print(f"\n{len(rows)} rows in {time.monotonic() - begun:.0f} s", file=sys.stderr)
+    for line in found:
+        print(f"error: {line}", file=sys.stderr)
+    if args.out and not found:
+        args.out.write_text(f"{HEAD}\n{text}\n", encoding="utf-8")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
