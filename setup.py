@@ -67,6 +67,7 @@ setup(
     ),
     package_data={
         "visxp_jax": ["py.typed"],
+        "visxp_jax.page": ["*.html", "*.css", "*.js"],
         "visxp_jax.report": ["*.html", "*.css", "*.js"],
         "data_prep": ["py.typed"],
     },

@@ -9,6 +9,7 @@ VERBS = {
     "train": ("visxp_jax.main", "clips to a model, figures and pages"),
     "extract": ("visxp_jax.extract", "videos to features, a row for each second"),
     "search": ("visxp_jax.search", "features to an index; what is like a file"),
+    "page": ("visxp_jax.page", "an index to a page to search it by hand"),
     "export": ("visxp_jax.export", "a model to safetensors, StableHLO and a card"),
     "import": ("visxp_jax.production.adopt", "a VisXP checkpoint to a model"),
     "folders": ("visxp_jax.production.extract", "VisXP's folders to its features"),

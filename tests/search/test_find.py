@@ -16,7 +16,7 @@ from visxp_jax.audio.spectrogram import PRESETS
 from visxp_jax.errors import VisxpError
 from visxp_jax.methods import all_heads
 from visxp_jax.search import __main__ as search
-from visxp_jax.search.query import read_picture, read_sound
+from visxp_jax.search.reading import read_picture, read_sound
 from visxp_jax.weights import save_weights
 
 
@@ -142,9 +142,12 @@ def test_mistakes_are_one_line(made, tmp_path, capsys):
     for args, line in (
         (["find", index, f"--like={other}"], "needs the model: give --workdir"),
         (["find", index, f"--like={other}", "--at=7", run], "no whole second at 7 s"),
-        (["find", index, f"--like={tmp_path / 'bad.jpg'}", run], "must be a picture"),
+        (["find", index, f"--like={tmp_path / 'bad.jpg'}", run], "readable picture"),
         (["find", index, f"--like={tmp_path / 'no.wav'}", run], "no such file"),
-        (["find", index, f"--like={made / '4.mp4'}", "--by=sound"], "has no sound"),
+        (
+            ["find", index, f"--like={made / '4.mp4'}", "--by=sound"],
+            "no sound to search by",
+        ),
         (["find", index, f"--like={made / '0.mp4'}", "-k", "0"], "-k must be"),
         (["remove", index, "none.mp4"], "has none of the 1 files"),
         (["add", index, str(other)], "must be a .parquet file"),
@@ -165,5 +168,5 @@ def test_pictures_are_turned_upright(tmp_path):
     image.save(path, exif=exif, quality=100)
     found = read_picture(path, 16).astype(int)
     assert (np.diff(found.mean(axis=(0, 2))) < 0).all()
-    with pytest.raises(VisxpError, match="must be a picture"):
+    with pytest.raises(VisxpError, match="no such file"):
         read_picture(tmp_path / "none.jpg", 16)

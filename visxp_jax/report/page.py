@@ -23,7 +23,7 @@ from visxp_jax.report.content import (
 )
 from visxp_jax.report.gallery import Media, clusters_html, neighbours_html
 from visxp_jax.report.hierarchy import hierarchy_html
-from visxp_jax.report.markup import filled, none, resource, text
+from visxp_jax.report.markup import filled, head, none, resource, text
 
 
 def render(report: Report) -> str:
@@ -52,7 +52,7 @@ def render(report: Report) -> str:
         "neighbours": neighbours_html(report.neighbours, media),
         "hierarchy": hierarchy_html(report.hierarchy, media),
         "data": _data(report.data_rows),
-        "head": _head(report.title),
+        "head": head(report.title),
         "player": resource("player.js"),
         # Numbers alone: nothing in them could close the script element.
         "readouts": json.dumps(readouts, separators=(",", ":"), allow_nan=False),
@@ -81,14 +81,9 @@ def render_hierarchy(
         summary=_summary(summary),
         hierarchy=hierarchy_html(hierarchy, media),
         sounds=media.sounds_html(),
-        head=_head(title),
+        head=head(title),
         player=resource("player.js"),
     )
-
-
-def _head(title: str) -> str:
-    """What both pages begin with: above all that they ask for nothing outside."""
-    return filled("head.html", title=text(title), style=resource("style.css"))
 
 
 def wav_bytes(wave: np.ndarray, rate_hz: int) -> bytes:

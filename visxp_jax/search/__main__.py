@@ -17,6 +17,7 @@ import json
 import os
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from data_prep.sources import source_of
@@ -25,29 +26,10 @@ from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
 from visxp_jax.progress import progress_bar
 from visxp_jax.report.gallery import clock
-from visxp_jax.search.exact import Hit, Searcher, cosines, match_scores
+from visxp_jax.search.exact import Hit, Searcher
+from visxp_jax.search.finder import MODALITIES, Finder, trained_for
 from visxp_jax.search.query import vectors_of
 from visxp_jax.search.store import Store
-from visxp_jax.weights import Trained, load_weights
-
-MODALITIES = {"sight": "video", "sound": "audio"}
-
-
-def trained_for(store: Store, workdir: Path | None, what: str) -> Trained:
-    """The model of an index.
-
-    Raises:
-        VisxpError: none is given, or it is another.
-    """
-    if workdir is None:
-        raise VisxpError(f"{what} needs the model: give --workdir.")
-    trained = load_weights(workdir)
-    if trained.about["sha256"] != store.manifest.model_sha256:
-        raise VisxpError(
-            f"{workdir} must have the weights that made {store.path} (sha256 "
-            f"{store.manifest.model_sha256[:12]}), got {trained.about['sha256'][:12]}."
-        )
-    return trained
 
 
 def find(args: argparse.Namespace) -> list[Hit]:
@@ -58,36 +40,28 @@ def find(args: argparse.Namespace) -> list[Hit]:
     """
     store = Store(args.index)
     searcher = Searcher(store)
+    model = partial(trained_for, store, args.workdir)
+    finder = Finder(searcher, model)
     names = (str(args.like), source_of(Path(os.path.abspath(args.like))).name)
     rows = [searcher.row(name, args.at) for name in names]
     row = next((row for row in rows if row is not None), None)
-    trained = None
     if row is not None:
-        found = {m: searcher.vector(row, m) for m in MODALITIES.values()}
-        vectors = {name: x for name, x in found.items() if x is not None}
+        vectors = finder.vectors(row)
     else:
-        trained = trained_for(store, args.workdir, f"{args.like}, not in the index,")
-        vectors = vectors_of(trained, args.like, args.at)
-    by = MODALITIES[args.by] if args.by else next(iter(vectors), "")
-    if by not in vectors:
-        raise VisxpError(f"{printable(args.like)} has no {args.by or 'content'} there.")
-    wanted = MODALITIES[args.find] if args.find else by
-    scores = cosines
-    if wanted != by:
-        trained = trained or trained_for(store, args.workdir, "search across")
-        if "avc" not in trained.heads:
-            raise VisxpError(
-                f"{args.workdir} must be trained by correspondence to search across "
-                "sight and sound, but has no head 'avc'."
-            )
-        scores = match_scores(trained.model, trained.params, wanted)
-    allowed = searcher.allowed(args.collection)
-    if row is not None and wanted == by:
-        allowed[row] = False  # it is most like itself
-    (hits,) = searcher.search(
-        vectors[by][None], wanted, k=args.k, allowed=allowed, scores=scores
-    )
-    return hits
+        vectors = vectors_of(
+            model(f"{args.like}, not in the index,"), args.like, args.at
+        )
+    try:
+        return finder.find(
+            vectors,
+            by=args.by,
+            find=args.find,
+            row=row,
+            k=args.k,
+            collections=args.collection,
+        )
+    except VisxpError as error:
+        raise VisxpError(f"{printable(args.like)}: {error}") from error
 
 
 def add(index: Path, features: list[Path], collection: str) -> None:

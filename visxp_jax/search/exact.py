@@ -84,6 +84,11 @@ class Searcher:
     """All clips of a store in the memory of a device, as they are now.
 
     Takes 4 bytes for each number of a vector, of both modalities.
+
+    Attributes:
+        names: Of files and collections, each once.
+        file: Number of each clip's file among the names, int32 [n].
+        collection: Number of each clip's collection, int32 [n].
     """
 
     def __init__(self, store: Store) -> None:
@@ -93,19 +98,19 @@ class Searcher:
             VisxpError: the store is damaged.
         """
         found = list(store.rows())
-        self._names: list[str] = []  # of files and collections, each once
+        self.names: list[str] = []
         number: dict[str, int] = {}
 
         def numbers(names: list[str]) -> np.ndarray:
             for name in set(names) - number.keys():
-                number[name] = len(self._names)
-                self._names.append(name)
+                number[name] = len(self.names)
+                self.names.append(name)
             return np.array([number[name] for name in names], np.int32)
 
         files = [numbers(rows.table["path"].to_pylist()) for rows in found]
         groups = [numbers([rows.collection]).repeat(len(rows.table)) for rows in found]
-        self._file = np.concatenate([np.zeros(0, np.int32), *files])
-        self._collection = np.concatenate([np.zeros(0, np.int32), *groups])
+        self.file = np.concatenate([np.zeros(0, np.int32), *files])
+        self.collection = np.concatenate([np.zeros(0, np.int32), *groups])
         self._numbers = {
             name: np.concatenate(
                 [np.zeros(0), *(rows.table[name].to_numpy() for rows in found)]
@@ -149,20 +154,24 @@ class Searcher:
 
     def __len__(self) -> int:
         """Number of clips."""
-        return len(self._file)
+        return len(self.file)
+
+    def has(self, row: int, modality: str) -> bool:
+        """Whether a clip can be seen ('video') or heard ('audio')."""
+        return bool(self._lengths[modality][row] > 0)
 
     def vector(self, row: int, modality: str) -> np.ndarray | None:
         """The vector float32 [d] of a clip; None if it lacks that modality."""
-        length = self._lengths[modality][row]
-        if not length > 0:
+        if not self.has(row, modality):
             return None
+        length = self._lengths[modality][row]
         return length * np.asarray(self._blocks[modality][row // BLOCK][row % BLOCK])
 
     def row(self, path: str, at_s: float) -> int | None:
         """The clip of a file that a time is in; None if there is none."""
-        if path not in self._names:
+        if path not in self.names:
             return None
-        here = self._file == self._names.index(path)
+        here = self.file == self.names.index(path)
         here &= (self._numbers["start_s"] <= at_s) & (at_s < self._numbers["end_s"])
         return int(np.argmax(here)) if here.any() else None
 
@@ -175,8 +184,8 @@ class Searcher:
         """Which clips are in one of these collections, bool [n]; None for all."""
         if collections is None:
             return np.ones(len(self), bool)
-        wanted = [i for i, name in enumerate(self._names) if name in collections]
-        return np.isin(self._collection, wanted)
+        wanted = [i for i, name in enumerate(self.names) if name in collections]
+        return np.isin(self.collection, wanted)
 
     def search(
         self,
@@ -231,10 +240,10 @@ class Searcher:
         return Hit(
             score=score,
             row=row,
-            path=self._names[self._file[row]],
+            path=self.names[self.file[row]],
             start_s=numbers["start_s"],
             end_s=numbers["end_s"],
-            collection=self._names[self._collection[row]],
+            collection=self.names[self.collection[row]],
             shot_start_s=known["shot_start_s"],
             shot_end_s=known["shot_end_s"],
             agreement=known["agreement"],
