@@ -1,6 +1,6 @@
 """The most similar clips, by comparing with all of them on the device."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from math import isnan
 from typing import Any, NamedTuple
@@ -167,12 +167,19 @@ class Searcher:
         length = self._lengths[modality][row]
         return length * np.asarray(self._blocks[modality][row // BLOCK][row % BLOCK])
 
-    def row(self, path: str, at_s: float) -> int | None:
-        """The clip of a file that a time is in; None if there is none."""
+    def vectors(self, rows: Sequence[int], modality: str) -> np.ndarray:
+        """The vectors float32 [n, d] of clips; zeros where they lack that modality."""
+        length = self._lengths[modality][np.asarray(rows)]
+        blocks = self._blocks[modality]
+        return length * np.stack([blocks[i // BLOCK][i % BLOCK] for i in rows])
+
+    def row(self, path: str, at_s: float | None) -> int | None:
+        """The clip of a file that a time is in, None for its first; None if none is."""
         if path not in self.names:
             return None
         here = self.file == self.names.index(path)
-        here &= (self._numbers["start_s"] <= at_s) & (at_s < self._numbers["end_s"])
+        if at_s is not None:
+            here &= (self._numbers["start_s"] <= at_s) & (at_s < self._numbers["end_s"])
         return int(np.argmax(here)) if here.any() else None
 
     def thumbnail(self, row: int) -> bytes:
