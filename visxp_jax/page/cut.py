@@ -160,21 +160,21 @@ class _Cut:
         time_s = self._time_s(frame)
         if time_s is None or time_s >= self._to_s:
             return
-        if time_s < self._from_s:
+        tick = round((time_s - self._from_s) * TICKS)
+        if tick < 0:
             self._before = frame
             return
-        if self._before is not None:
-            before, self._before = self._before, None
-            self._write(before, 0.0)
-        self._write(frame, time_s - self._from_s)
+        before, self._before = self._before, None
+        if before is not None and tick > 0:
+            self._write(before, 0)
+        self._write(frame, tick)
 
-    def _write(self, frame: av.VideoFrame, time_s: float) -> None:
-        tick = round(time_s * TICKS)
+    def _write(self, frame: av.VideoFrame, tick: int) -> None:
         if tick <= self._last:
             return
         turns = round(frame.rotation / 90) % 4
         if self._size is None:
-            self._first_s = time_s
+            self._first_s = tick / TICKS
             self._size = _fitting(frame, self._video.sample_aspect_ratio, turns)
             size = self._size[::-1] if turns % 2 else self._size
             self._pictures.width, self._pictures.height = size
@@ -215,7 +215,7 @@ class _Cut:
             Whether it has pictures, from the beginning on.
         """
         if self._before is not None:
-            self._write(self._before, 0.0)
+            self._write(self._before, 0)
         if self._last < 0 or (self._first_s > LATE_S and not early):
             return False
         self._file.mux(self._pictures.encode(None))

@@ -10,6 +10,7 @@ from visxp_jax.report.markup import OFFLINE, filled, head, resource, text
 PACKAGE = "visxp_jax.page"
 
 
+HELD = "This page holds all that it shows, and asks no network for anything."
 # Of the served page; a header says which scripts and styles it is about.
 SERVED = (
     "default-src 'none'; connect-src 'self'; img-src 'self' blob: data:; "
@@ -34,7 +35,8 @@ def offline_page(title: str, data: object, sounds: str) -> str:
     # Nothing in it can close the script element.
     inert = json.dumps(data, separators=(",", ":"), allow_nan=False)
     inert = inert.replace("&", "\\u0026").replace("<", "\\u003c")
-    held = f'<script type="application/json" id="page-data">{inert}</script>{sounds}'
+    held = f"<footer>{HELD}</footer>"
+    held += f'<script type="application/json" id="page-data">{inert}</script>{sounds}'
     return _page(title, "offline.js", OFFLINE, held=held)
 
 

@@ -84,10 +84,10 @@
     name.title = `${clip.folder}/${clip.name}`;
     const where = make("span", "", clip.at + (clip.in ? ` · ${clip.in}` : ""));
     const more = make("span", "more");
-    more.append("More: ");
+    more.append("More by ");
     for (const both of offered(clip).filter(([by, find]) => by === find)) {
       if (more.children.length) more.append(" · ");
-      const a = wayLink(clip, both, { sight: "by sight", sound: "by sound", both: "by both" }[both[0]]);
+      const a = wayLink(clip, both, both[0]);
       a.title = WAYS[both.join(" ")][0];
       a.setAttribute("aria-label", `${WAYS[both.join(" ")][0]}: ${clip.name} at ${clip.at}`);
       more.append(a);
@@ -219,7 +219,7 @@
     if (now.get("name")) {
       return [`Files named “${now.get("name")}”`, [all ? `${count(answer.total, "second")}.` : `${count(answer.hits.length, "second")} of ${answer.total.toLocaleString("en")}, of as many files as there are.`, ...(all ? [] : [" ", started()])]];
     }
-    return ["Something to begin with", ["Press on a picture to play it, and go on from there to what looks or sounds like it. ", ...(all ? [] : [started()])]];
+    return ["Something to begin with", ["Press on a picture to see and hear it, and go on from there to what looks or sounds like it. ", ...(all ? [] : [started()])]];
   };
   const filters = () => {
     const now = state();
