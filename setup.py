@@ -51,6 +51,7 @@ DEV = [
     "pytest-xdist>=3.8",
     "python_speech_features>=0.6",  # the oracle of the spectrogram tests
     "ruff>=0.17.5",
+    "usearch>=2.26.6",
 ]
 
 setup(
@@ -75,6 +76,7 @@ setup(
     install_requires=CORE,
     extras_require={
         "tf": TENSORFLOW,
+        "search": ["usearch>=2.26.6"],  # approximate, for millions of clips
         "dev": TENSORFLOW + DEV,
         "cuda": ["jax[cuda13]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],

@@ -5,6 +5,7 @@
     visxp search find INDEX --like=bell.wav --workdir=runs/mine
     visxp search find INDEX --like=dog.jpg --find=sound --workdir=runs/mine
     visxp search remove INDEX FILE ...; visxp search show INDEX
+    visxp search graph INDEX; visxp search find INDEX --approximate ...
 
 FEATURES are from `visxp extract`, folders or files; those that are in the index and
 have not changed are left out. What is not in the index itself needs --workdir, the
@@ -26,7 +27,9 @@ from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
 from visxp_jax.progress import progress_bar
 from visxp_jax.report.gallery import clock
-from visxp_jax.search.exact import Hit, Searcher
+from visxp_jax.search.approximate import Approximate, build
+from visxp_jax.search.clips import Hit
+from visxp_jax.search.exact import Searcher
 from visxp_jax.search.finder import MODALITIES, Finder, trained_for
 from visxp_jax.search.query import vectors_of
 from visxp_jax.search.store import Store
@@ -39,7 +42,7 @@ def find(args: argparse.Namespace) -> list[Hit]:
         VisxpError: the file cannot be used, or something is missing that is needed.
     """
     store = Store(args.index)
-    searcher = Searcher(store)
+    searcher = Approximate(store) if args.approximate else Searcher(store)
     model = partial(trained_for, store, args.workdir)
     finder = Finder(searcher, model)
     names = (str(args.like), source_of(Path(os.path.abspath(args.like))).name)
@@ -112,6 +115,8 @@ def run(args: argparse.Namespace) -> None:
         print(f"{count} clips removed")
     elif args.verb == "compact":
         Store(args.index).compact()
+    elif args.verb == "graph":
+        print(f"{build(Store(args.index))} segments got a graph")
     elif args.verb == "show":
         show(Store(args.index))
     else:
@@ -138,6 +143,7 @@ def parser() -> argparse.ArgumentParser:
         ("add", "take in feature files"),
         ("remove", "take files out"),
         ("compact", "free the space of what was taken out"),
+        ("graph", "make approximate search possible, for millions of clips"),
         ("show", "what is in it"),
         ("find", "what is like a file"),
     ):
@@ -159,6 +165,9 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("--find", choices=MODALITIES, help="default: the same")
     search.add_argument("--workdir", type=Path, help="of the model")
     search.add_argument("--collection", action="append", help="only in these")
+    search.add_argument(
+        "--approximate", action="store_true", help="by the graph: quick in millions"
+    )
     search.add_argument("-k", type=int, default=10, help="number of clips")
     search.add_argument("--json", action="store_true", help="for other programs")
     return whole

@@ -7,7 +7,9 @@ import jax
 import numpy as np
 
 from visxp_jax.errors import VisxpError
-from visxp_jax.search.exact import Hit, Searcher, cosines, match_scores
+from visxp_jax.search.approximate import Approximate
+from visxp_jax.search.clips import Hit
+from visxp_jax.search.exact import Searcher, cosines, match_scores
 from visxp_jax.search.store import Store
 from visxp_jax.weights import Trained, load_weights
 
@@ -34,7 +36,9 @@ def trained_for(store: Store, workdir: Path | None, what: str) -> Trained:
 class Finder:
     """Finds clips by the vectors of one."""
 
-    def __init__(self, searcher: Searcher, model: Callable[[str], Trained]) -> None:
+    def __init__(
+        self, searcher: Searcher | Approximate, model: Callable[[str], Trained]
+    ) -> None:
         """Search among these clips.
 
         Args:
