@@ -28,7 +28,7 @@ from visxp_jax.media import printable
 from visxp_jax.progress import progress_bar
 from visxp_jax.report.gallery import clock
 from visxp_jax.search.approximate import Approximate, build
-from visxp_jax.search.clips import Hit
+from visxp_jax.search.catalogue import Hit
 from visxp_jax.search.exact import Searcher
 from visxp_jax.search.finder import MODALITIES, Finder, trained_for
 from visxp_jax.search.query import vectors_of

@@ -19,7 +19,7 @@ import numpy as np
 from visxp_jax.errors import VisxpError
 from visxp_jax.feature_files import MODALITIES
 from visxp_jax.progress import progress_bar
-from visxp_jax.search.clips import Clips, Hit
+from visxp_jax.search.catalogue import Catalogue, Hit
 from visxp_jax.search.exact import cosines
 from visxp_jax.search.store import Rows, Store, sync
 
@@ -100,7 +100,7 @@ class _Part(NamedTuple):
     place: np.ndarray
 
 
-class Approximate(Clips):
+class Approximate(Catalogue):
     """All clips of a store, whose vectors stay on the disk."""
 
     def __init__(self, store: Store) -> None:

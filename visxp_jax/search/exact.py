@@ -11,7 +11,7 @@ import numpy as np
 from visxp_jax.feature_files import MODALITIES
 from visxp_jax.methods.avc import match_probability
 from visxp_jax.models.bind import Model
-from visxp_jax.search.clips import Clips, Hit
+from visxp_jax.search.catalogue import Catalogue, Hit
 from visxp_jax.search.store import Store
 
 # Rows compared at once: arrays of one shape, and a last one of a power of two, so that
@@ -65,7 +65,7 @@ def cosines(rows: jax.Array, lengths: jax.Array, queries: jax.Array) -> jax.Arra
     return jnp.matmul(unit, rows.T, precision=jax.lax.Precision.HIGHEST)
 
 
-class Searcher(Clips):
+class Searcher(Catalogue):
     """All clips of a store in the memory of a device, as they are now.
 
     Takes 4 bytes for each number of a vector, of both modalities.

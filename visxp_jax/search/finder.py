@@ -8,7 +8,7 @@ import numpy as np
 
 from visxp_jax.errors import VisxpError
 from visxp_jax.search.approximate import Approximate
-from visxp_jax.search.clips import Hit
+from visxp_jax.search.catalogue import Hit
 from visxp_jax.search.exact import Searcher, cosines, match_scores
 from visxp_jax.search.store import Store
 from visxp_jax.weights import Trained, load_weights

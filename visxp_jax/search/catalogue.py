@@ -25,7 +25,7 @@ class Hit(NamedTuple):
     agreement: float | None  # probability that its own sound belongs to its picture
 
 
-class Clips:
+class Catalogue:
     """What is known of clips beside their vectors.
 
     Attributes:
