@@ -43,6 +43,7 @@ TENSORFLOW = [
     "tensorflow-cpu>=2.21; sys_platform == 'linux' and platform_machine == 'x86_64'",
     "tensorflow>=2.21; sys_platform != 'linux' or platform_machine != 'x86_64'",
 ]
+SEARCH = ["usearch>=2.26.6"]  # approximate, for millions of clips
 SHOTS = ["scenedetect-headless>=0.7.2"]
 DEV = [
     "ott-jax>=0.6",  # the oracle of the equipartition tests
@@ -68,6 +69,7 @@ setup(
     ),
     package_data={
         "visxp_jax": ["py.typed"],
+        "visxp_jax.page": ["*.html", "*.css", "*.js"],
         "visxp_jax.report": ["*.html", "*.css", "*.js"],
         "data_prep": ["py.typed"],
     },
@@ -75,8 +77,9 @@ setup(
     install_requires=CORE,
     extras_require={
         "tf": TENSORFLOW,
+        "search": SEARCH,
         "shots": SHOTS,
-        "dev": TENSORFLOW + SHOTS + DEV,
+        "dev": TENSORFLOW + SEARCH + SHOTS + DEV,
         "cuda": ["jax[cuda13]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
     },

@@ -10,6 +10,7 @@ VERBS = {
     "extract": ("visxp_jax.extract", "videos to features, a row for each second"),
     "agreement": ("visxp_jax.agreement", "where sound does not belong to pictures"),
     "search": ("visxp_jax.search", "features to an index; what is like a file"),
+    "page": ("visxp_jax.page", "an index to a page to search it by hand"),
     "export": ("visxp_jax.export", "a model to safetensors, StableHLO and a card"),
     "import": ("visxp_jax.production.adopt", "a VisXP checkpoint to a model"),
     "segment": ("visxp_jax.production.segment", "videos to VisXP's folders"),

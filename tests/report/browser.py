@@ -1,9 +1,14 @@
 """Pages in headless Chromium, where there is one."""
 
+import base64
 import json
+import os
 import re
+import select
 import shutil
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,6 +33,7 @@ const until = async (ready) => {
   }
 };
 """
+CODES = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowRight": 39}
 needs_browser = pytest.mark.skipif(
     shutil.which("chromium") is None, reason="needs chromium"
 )
@@ -52,3 +58,96 @@ def seen(page: str, actions: str, tmp_path: Path, fragment: str = "") -> dict:
     return json.loads(
         found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
     )
+
+
+class Browser:
+    """Chromium at a served page, driven as by hands: DevTools' protocol over pipes."""
+
+    def __init__(self, profile: Path, *, width: int = 1280, height: int = 1000) -> None:
+        theirs, self._to = os.pipe()
+        self._from, their_answers = os.pipe()
+        flags = [
+            f for f in FLAGS if not f.startswith(("dump-dom", "virtual", "window"))
+        ]
+        flags += ["remote-debugging-pipe", f"user-data-dir={profile}"]
+        flags += [f"window-size={width},{height}", "hide-scrollbars"]
+        # It reads from 3 and writes to 4.
+        script = f'exec "$@" 3<&{theirs} 4>&{their_answers}'
+        self._process = subprocess.Popen(
+            ["sh", "-c", script, "sh", "chromium", *(f"--{flag}" for flag in flags)],
+            pass_fds=(theirs, their_answers),
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(theirs)
+        os.close(their_answers)
+        self._rest, self._number, self._session = b"", 0, None
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = attached["sessionId"]
+        self.call("Page.enable")
+
+    def call(self, method: str, **params) -> dict:
+        """The result of a command."""
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": params}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._to, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._message()
+            if answer.get("id") == self._number:
+                assert "error" not in answer, answer["error"]
+                return answer["result"]
+
+    def _message(self) -> dict:
+        while b"\0" not in self._rest:
+            ready, _, _ = select.select([self._from], [], [], 60)
+            assert ready, "the browser does not answer"
+            self._rest += os.read(self._from, 2**20)
+        message, _, self._rest = self._rest.partition(b"\0")
+        return json.loads(message)
+
+    def open(self, url: str) -> None:
+        self.call("Page.navigate", url=url)
+
+    def run(self, script: str):
+        """What the body of an async function returns in the page."""
+        expression = f"(async () => {{ {script} }})()"
+        how = {"awaitPromise": True, "returnByValue": True, "userGesture": True}
+        found = self.call("Runtime.evaluate", expression=expression, **how)
+        assert "exceptionDetails" not in found, found["exceptionDetails"]
+        return found["result"].get("value")
+
+    def wait(self, condition: str, seconds: float = 20.0):
+        """What an expression is in the page, once it is true."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            # A page that is just being left answers nothing.
+            with suppress(AssertionError):
+                if found := self.run(f"return {condition};"):
+                    return found
+            time.sleep(0.05)
+        raise AssertionError(f"never true: {condition}")
+
+    def choose(self, selector: str, *files: Path) -> None:
+        """Give files to an input."""
+        document = self.call("DOM.getDocument")["root"]["nodeId"]
+        found = self.call("DOM.querySelector", nodeId=document, selector=selector)
+        paths = [str(file) for file in files]
+        self.call("DOM.setFileInputFiles", nodeId=found["nodeId"], files=paths)
+
+    def press(self, key: str) -> None:
+        for kind in ("keyDown", "keyUp"):
+            how = {"key": key, "code": key, "windowsVirtualKeyCode": CODES[key]}
+            self.call("Input.dispatchKeyEvent", type=kind, **how)
+
+    def picture(self, path: Path) -> None:
+        """What is to be seen, as PNG."""
+        data = self.call("Page.captureScreenshot", format="png")["data"]
+        path.write_bytes(base64.b64decode(data))
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._to)
+        os.close(self._from)

@@ -59,7 +59,7 @@ def crash(task, beat):
 
 def test_file_that_crashes_its_reader_costs_its_own_sound_alone(tmp_path, monkeypatch):
     write_video(tmp_path / "bad.mp4", seconds=3)
-    monkeypatch.setattr("visxp_jax.report.clips.sounds_of", crash)
+    monkeypatch.setattr("visxp_jax.report.sounds.sounds_of", crash)
     clips = opened(tmp_path, "bad.mp4")
     assert clips.clip(0).sound_wav is None
     assert clips.warnings[0].startswith("1 of 1 videos shown here can no longer")

@@ -11,7 +11,7 @@ import numpy as np
 from visxp_jax.report.gallery import clock
 from visxp_jax.report.markup import (
     filled,
-    head_html,
+    head,
     made_html,
     none,
     resource,
@@ -80,7 +80,7 @@ def agreement_html(
     lead = f"{of:,} videos.{shown}"
     return filled(
         "agreement.html",
-        head=head_html(title),
+        head=head(title, style=resource("agreement.css")),
         made=made_html(made),
         title=text(title),
         lead=lead,

@@ -2,20 +2,17 @@
 
 from collections import Counter
 from collections.abc import Collection
+from pathlib import Path
 
 import numpy as np
 
-from visxp_jax.progress import progress_bar
 from visxp_jax.report.content import Clip, Cluster
 from visxp_jax.report.page import wav_bytes
-from visxp_jax.report.sounds import SoundTask, sounds_of
+from visxp_jax.report.sounds import SOUND_RATE_HZ, read_all
 from visxp_jax.session import Session
 from visxp_jax.types import Features
 
 CLIPS_PER_CLUSTER = 8
-SOUND_RATE_HZ = 16_000
-# A file that gives no second of sound for so long is left out.
-TIMEOUT_S = 120.0
 
 
 class TestClips:
@@ -35,7 +32,8 @@ class TestClips:
         }
         self._label = dict(zip(index["clip_id"], index["label"], strict=True))
         self._frames: dict[int, bytes] = {}
-        self._sounds: dict[tuple[str, int], np.ndarray] = {}
+        self._paths: dict[str, Path] = {}
+        self._sounds: dict[tuple[Path, int], np.ndarray] = {}
         self.warnings: list[str] = []
 
     def load(self, clip_ids: set[int], *, seen: Collection[int] = ()) -> None:
@@ -44,37 +42,21 @@ class TestClips:
         Args:
             clip_ids: Shown and to be heard.
             seen: Shown only.
-
-        Sounds are read in processes of their own, as in the preparation: a file may
-        have been replaced since by one that crashes, hangs or eats memory.
         """
-        from data_prep.pool import Failure, run_isolated
         from data_prep.sources import path_of
 
         self._frames = self._session.reader.frames("test", clip_ids | set(seen))
-        wanted: dict[str, set[int]] = {}
+        folder = self._session.dataset.videos
+        wanted: dict[Path, set[int]] = {}
         for i in clip_ids:
             video, start_s = self._where[i]
-            wanted.setdefault(video, set()).add(int(start_s))
-        folder = self._session.dataset.videos
-        names = {path_of(folder, video): video for video in wanted}
-        tasks = [
-            SoundTask(path, frozenset(wanted[video]), SOUND_RATE_HZ)
-            for path, video in names.items()
-        ]
-        missing = 0
-        with progress_bar(total=len(tasks), desc="sounds", unit="file") as bar:
-            for task, result in run_isolated(sounds_of, tasks, timeout_s=TIMEOUT_S):
-                bar.update()
-                if isinstance(result, Failure):
-                    missing += 1
-                    continue
-                name = names[task.path]
-                self._sounds |= {(name, s): wave for s, wave in result.items()}
+            path = self._paths.setdefault(video, path_of(folder, video))
+            wanted.setdefault(path, set()).add(int(start_s))
+        self._sounds, missing = read_all(wanted)
         if missing:
             self.warnings.append(
-                f"{missing} of {len(tasks)} videos shown here can no longer be read in "
-                f"{folder}: their sounds cannot be played."
+                f"{missing} of {len(wanted)} videos shown here can no longer be read "
+                f"in {folder}: their sounds cannot be played."
             )
 
     def clip(self, clip_id: int) -> Clip:
@@ -82,7 +64,8 @@ class TestClips:
         video, start_s = self._where[clip_id]
         label = int(self._label[clip_id])
         names = self._session.dataset.label_names
-        wave = self._sounds.get((video, int(start_s)))
+        path = self._paths.get(video, Path(video))
+        wave = self._sounds.get((path, int(start_s)))
         return Clip(
             video=video,
             start_s=start_s,

@@ -15,6 +15,7 @@ class Clip:
     label: str | None
     frame_jpeg: bytes
     sound_wav: bytes | None  # None where there is no sound to play
+    link: str = ""  # where to go on from it, if there is such a place
 
 
 @dataclass(frozen=True)

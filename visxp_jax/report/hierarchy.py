@@ -64,6 +64,7 @@ def hierarchy_html(hierarchy: Hierarchy | None, media: Media) -> str:
             "label": number[clip.label] if clip.label else -1,
             "frame": base64.b64encode(clip.frame_jpeg).decode("ascii"),
             "sound": media.sound(clip.sound_wav) if clip.sound_wav else None,
+            "link": clip.link,
             "apart": None if apart is None else round(float(apart), 4),
         }
         for clip, apart in zip(hierarchy.clips, hierarchy.apart, strict=True)

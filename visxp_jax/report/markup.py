@@ -5,6 +5,12 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 
+# Of a page that holds all that it needs.
+OFFLINE = (
+    "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+)
+
 
 def text(value: str) -> str:
     """Escaped for HTML; control and direction characters are shown as escapes."""
@@ -25,22 +31,30 @@ def none(reason: str) -> str:
     return f'<p class="none">{text(reason)}</p>'
 
 
-def resource(name: str) -> str:
-    """Text of a file of this package."""
-    return resources.files("visxp_jax.report").joinpath(name).read_text("utf-8")
+def resource(name: str, package: str = "visxp_jax.report") -> str:
+    """Text of a file of a package."""
+    return resources.files(package).joinpath(name).read_text("utf-8")
 
 
-def filled(name: str, **parts: str) -> str:
-    """A template of this package with its {{names}} replaced.
+def filled(name: str, /, package: str = "visxp_jax.report", **parts: str) -> str:
+    """A template of a package with its {{names}} replaced.
 
     In one pass: text that happens to look like a name in braces stays text.
     """
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], resource(name))
+    template = resource(name, package)
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
 
 
-def head_html(title: str) -> str:
-    """What all pages begin with: above all that they ask for nothing outside."""
-    return filled("head.html", title=text(title), style=resource("style.css"))
+def head(title: str, *, style: str = "", policy: str = OFFLINE) -> str:
+    """What all pages begin with: above all that they ask for nothing outside.
+
+    Args:
+        title: Of the page.
+        style: Added to the common one.
+        policy: What it may load.
+    """
+    style = resource("style.css") + style
+    return filled("head.html", title=text(title), style=style, policy=policy)
 
 
 def made_html(summary: Mapping[str, str]) -> str:

@@ -23,14 +23,7 @@ from visxp_jax.report.content import (
 )
 from visxp_jax.report.gallery import Media, clusters_html, neighbours_html
 from visxp_jax.report.hierarchy import hierarchy_html
-from visxp_jax.report.markup import (
-    filled,
-    head_html,
-    made_html,
-    none,
-    resource,
-    text,
-)
+from visxp_jax.report.markup import filled, head, made_html, none, resource, text
 
 
 def render(report: Report) -> str:
@@ -59,7 +52,7 @@ def render(report: Report) -> str:
         "neighbours": neighbours_html(report.neighbours, media),
         "hierarchy": hierarchy_html(report.hierarchy, media),
         "data": _data(report.data_rows),
-        "head": head_html(report.title),
+        "head": head(report.title),
         "player": resource("player.js"),
         # Numbers alone: nothing in them could close the script element.
         "readouts": json.dumps(readouts, separators=(",", ":"), allow_nan=False),
@@ -88,7 +81,7 @@ def render_hierarchy(
         summary=made_html(summary),
         hierarchy=hierarchy_html(hierarchy, media),
         sounds=media.sounds_html(),
-        head=head_html(title),
+        head=head(title),
         player=resource("player.js"),
     )
 

@@ -288,8 +288,10 @@
   const card = (index, top) => {
     const clip = clips[index];
     const box = make("div", "clip");
-    const frame = make(clip.sound === null ? "span" : "button", clip.sound === null ? "silent" : "");
-    if (clip.sound !== null) {
+    const kind = clip.sound !== null ? "button" : clip.link ? "a" : "span";
+    const frame = make(kind, kind === "span" ? "silent" : "");
+    if (kind === "a") frame.href = clip.link;
+    if (kind === "button") {
       frame.type = "button";
       frame.dataset.sound = clip.sound;
     }

@@ -5,6 +5,7 @@
     visxp search find INDEX --like=bell.wav --workdir=runs/mine
     visxp search find INDEX --like=dog.jpg --find=sound --workdir=runs/mine
     visxp search remove INDEX FILE ...; visxp search show INDEX
+    visxp search graph INDEX; visxp search find INDEX --approximate ...
 
 FEATURES are from `visxp extract`, folders or files; those that are in the index and
 have not changed are left out. What is not in the index itself needs --workdir, the
@@ -17,6 +18,7 @@ import json
 import os
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from data_prep.sources import source_of
@@ -25,29 +27,12 @@ from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
 from visxp_jax.progress import progress_bar
 from visxp_jax.report.gallery import clock
-from visxp_jax.search.exact import Hit, Searcher, cosines, match_scores
+from visxp_jax.search.approximate import Approximate, build
+from visxp_jax.search.catalogue import Hit
+from visxp_jax.search.exact import Searcher
+from visxp_jax.search.finder import MODALITIES, Finder, trained_for
 from visxp_jax.search.query import vectors_of
 from visxp_jax.search.store import Store
-from visxp_jax.weights import Trained, load_weights
-
-MODALITIES = {"sight": "video", "sound": "audio"}
-
-
-def trained_for(store: Store, workdir: Path | None, what: str) -> Trained:
-    """The model of an index.
-
-    Raises:
-        VisxpError: none is given, or it is another.
-    """
-    if workdir is None:
-        raise VisxpError(f"{what} needs the model: give --workdir.")
-    trained = load_weights(workdir)
-    if trained.about["sha256"] != store.manifest.model_sha256:
-        raise VisxpError(
-            f"{workdir} must have the weights that made {store.path} (sha256 "
-            f"{store.manifest.model_sha256[:12]}), got {trained.about['sha256'][:12]}."
-        )
-    return trained
 
 
 def find(args: argparse.Namespace) -> list[Hit]:
@@ -57,37 +42,29 @@ def find(args: argparse.Namespace) -> list[Hit]:
         VisxpError: the file cannot be used, or something is missing that is needed.
     """
     store = Store(args.index)
-    searcher = Searcher(store)
+    searcher = Approximate(store) if args.approximate else Searcher(store)
+    model = partial(trained_for, store, args.workdir)
+    finder = Finder(searcher, model)
     names = (str(args.like), source_of(Path(os.path.abspath(args.like))).name)
     rows = [searcher.row(name, args.at) for name in names]
     row = next((row for row in rows if row is not None), None)
-    trained = None
     if row is not None:
-        found = {m: searcher.vector(row, m) for m in MODALITIES.values()}
-        vectors = {name: x for name, x in found.items() if x is not None}
+        vectors = finder.vectors(row)
     else:
-        trained = trained_for(store, args.workdir, f"{args.like}, not in the index,")
-        vectors = vectors_of(trained, args.like, args.at)
-    by = MODALITIES[args.by] if args.by else next(iter(vectors), "")
-    if by not in vectors:
-        raise VisxpError(f"{printable(args.like)} has no {args.by or 'content'} there.")
-    wanted = MODALITIES[args.find] if args.find else by
-    scores = cosines
-    if wanted != by:
-        trained = trained or trained_for(store, args.workdir, "search across")
-        if "avc" not in trained.heads:
-            raise VisxpError(
-                f"{args.workdir} must be trained by correspondence to search across "
-                "sight and sound, but has no head 'avc'."
-            )
-        scores = match_scores(trained.model, trained.params, wanted)
-    allowed = searcher.allowed(args.collection)
-    if row is not None and wanted == by:
-        allowed[row] = False  # it is most like itself
-    (hits,) = searcher.search(
-        vectors[by][None], wanted, k=args.k, allowed=allowed, scores=scores
-    )
-    return hits
+        vectors = vectors_of(
+            model(f"{args.like}, not in the index,"), args.like, args.at
+        )
+    try:
+        return finder.find(
+            vectors,
+            by=args.by,
+            find=args.find,
+            row=row,
+            k=args.k,
+            collections=args.collection,
+        )
+    except VisxpError as error:
+        raise VisxpError(f"{printable(args.like)}: {error}") from error
 
 
 def add(index: Path, features: list[Path], collection: str) -> None:
@@ -138,6 +115,8 @@ def run(args: argparse.Namespace) -> None:
         print(f"{count} clips removed")
     elif args.verb == "compact":
         Store(args.index).compact()
+    elif args.verb == "graph":
+        print(f"{build(Store(args.index))} segments got a graph")
     elif args.verb == "show":
         show(Store(args.index))
     else:
@@ -164,6 +143,7 @@ def parser() -> argparse.ArgumentParser:
         ("add", "take in feature files"),
         ("remove", "take files out"),
         ("compact", "free the space of what was taken out"),
+        ("graph", "make approximate search possible, for millions of clips"),
         ("show", "what is in it"),
         ("find", "what is like a file"),
     ):
@@ -185,6 +165,9 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("--find", choices=MODALITIES, help="default: the same")
     search.add_argument("--workdir", type=Path, help="of the model")
     search.add_argument("--collection", action="append", help="only in these")
+    search.add_argument(
+        "--approximate", action="store_true", help="by the graph: quick in millions"
+    )
     search.add_argument("-k", type=int, default=10, help="number of clips")
     search.add_argument("--json", action="store_true", help="for other programs")
     return whole

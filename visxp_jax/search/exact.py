@@ -1,9 +1,8 @@
 """The most similar clips, by comparing with all of them on the device."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from functools import partial
-from math import isnan
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,27 +11,13 @@ import numpy as np
 from visxp_jax.feature_files import MODALITIES
 from visxp_jax.methods.avc import match_probability
 from visxp_jax.models.bind import Model
+from visxp_jax.search.catalogue import Catalogue, Hit
 from visxp_jax.search.store import Store
 
 # Rows compared at once: arrays of one shape, and a last one of a power of two, so that
 # little is compiled again when clips are added.
 BLOCK = 2**16
 LEAST = 2**10
-NUMBERS = ("start_s", "end_s", "shot_start_s", "shot_end_s", "agreement")
-
-
-class Hit(NamedTuple):
-    """A clip that was found."""
-
-    score: float  # cosine, or the probability that picture and sound belong together
-    row: int  # of the searcher
-    path: str
-    start_s: float
-    end_s: float
-    collection: str
-    shot_start_s: float | None  # of the shot that it is in, where they were looked for
-    shot_end_s: float | None
-    agreement: float | None  # probability that its own sound belongs to its picture
 
 
 @partial(jax.jit, static_argnames="k")
@@ -80,7 +65,7 @@ def cosines(rows: jax.Array, lengths: jax.Array, queries: jax.Array) -> jax.Arra
     return jnp.matmul(unit, rows.T, precision=jax.lax.Precision.HIGHEST)
 
 
-class Searcher:
+class Searcher(Catalogue):
     """All clips of a store in the memory of a device, as they are now.
 
     Takes 4 bytes for each number of a vector, of both modalities.
@@ -93,27 +78,7 @@ class Searcher:
             VisxpError: the store is damaged.
         """
         found = list(store.rows())
-        self._names: list[str] = []  # of files and collections, each once
-        number: dict[str, int] = {}
-
-        def numbers(names: list[str]) -> np.ndarray:
-            for name in set(names) - number.keys():
-                number[name] = len(self._names)
-                self._names.append(name)
-            return np.array([number[name] for name in names], np.int32)
-
-        files = [numbers(rows.table["path"].to_pylist()) for rows in found]
-        groups = [numbers([rows.collection]).repeat(len(rows.table)) for rows in found]
-        self._file = np.concatenate([np.zeros(0, np.int32), *files])
-        self._collection = np.concatenate([np.zeros(0, np.int32), *groups])
-        self._numbers = {
-            name: np.concatenate(
-                [np.zeros(0), *(rows.table[name].to_numpy() for rows in found)]
-            )
-            for name in NUMBERS
-        }
-        self._thumbnails = [rows.thumbnails for rows in found]
-        self._first = np.cumsum([0, *(len(rows.table) for rows in found)])
+        super().__init__(found)
         self._blocks: dict[str, list[jax.Array]] = {}
         self._lengths: dict[str, np.ndarray] = {}
         for name in MODALITIES:
@@ -147,36 +112,22 @@ class Searcher:
             put(min(BLOCK, max(LEAST, 1 << (filled - 1).bit_length())))
         self._lengths[name] = np.concatenate(lengths)
 
-    def __len__(self) -> int:
-        """Number of clips."""
-        return len(self._file)
+    def has(self, row: int, modality: str) -> bool:
+        """Whether a clip can be seen ('video') or heard ('audio')."""
+        return bool(self._lengths[modality][row] > 0)
 
     def vector(self, row: int, modality: str) -> np.ndarray | None:
         """The vector float32 [d] of a clip; None if it lacks that modality."""
-        length = self._lengths[modality][row]
-        if not length > 0:
+        if not self.has(row, modality):
             return None
+        length = self._lengths[modality][row]
         return length * np.asarray(self._blocks[modality][row // BLOCK][row % BLOCK])
 
-    def row(self, path: str, at_s: float) -> int | None:
-        """The clip of a file that a time is in; None if there is none."""
-        if path not in self._names:
-            return None
-        here = self._file == self._names.index(path)
-        here &= (self._numbers["start_s"] <= at_s) & (at_s < self._numbers["end_s"])
-        return int(np.argmax(here)) if here.any() else None
-
-    def thumbnail(self, row: int) -> bytes:
-        """JPEG of a clip; none if there is no picture."""
-        part = int(np.searchsorted(self._first, row, side="right")) - 1
-        return self._thumbnails[part][row - int(self._first[part])].as_py()
-
-    def allowed(self, collections: Collection[str] | None) -> np.ndarray:
-        """Which clips are in one of these collections, bool [n]; None for all."""
-        if collections is None:
-            return np.ones(len(self), bool)
-        wanted = [i for i, name in enumerate(self._names) if name in collections]
-        return np.isin(self._collection, wanted)
+    def vectors(self, rows: Sequence[int], modality: str) -> np.ndarray:
+        """The vectors float32 [n, d] of clips; zeros where they lack that modality."""
+        length = self._lengths[modality][np.asarray(rows)]
+        blocks = self._blocks[modality]
+        return length * np.stack([blocks[i // BLOCK][i % BLOCK] for i in rows])
 
     def search(
         self,
@@ -223,22 +174,6 @@ class Searcher:
             [self.clip(int(places[q, i]), float(best[q, i])) for i in order[q]]
             for q in range(len(queries))
         ]
-
-    def clip(self, row: int, score: float = 1.0) -> Hit:
-        """A clip by its number."""
-        numbers = {name: float(values[row]) for name, values in self._numbers.items()}
-        known = {name: None if isnan(x) else x for name, x in numbers.items()}
-        return Hit(
-            score=score,
-            row=row,
-            path=self._names[self._file[row]],
-            start_s=numbers["start_s"],
-            end_s=numbers["end_s"],
-            collection=self._names[self._collection[row]],
-            shot_start_s=known["shot_start_s"],
-            shot_end_s=known["shot_end_s"],
-            agreement=known["agreement"],
-        )
 
 
 def _filled(values: np.ndarray, size: int) -> np.ndarray:

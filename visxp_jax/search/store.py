@@ -77,12 +77,16 @@ class Rows(NamedTuple):
         table: A row for each clip, see `COLUMNS`.
         vectors: float16 [n, d] by modality, as the encoders give them.
         thumbnails: JPEGs, on the disk until one is looked at.
+        folder: Of the segment.
+        stored: Where these clips are among all that the segment was written with.
     """
 
     collection: str
     table: pa.Table
     vectors: dict[str, np.ndarray]
     thumbnails: pa.ChunkedArray
+    folder: Path
+    stored: np.ndarray
 
 
 class Added(NamedTuple):
@@ -158,14 +162,15 @@ class Store:
         every = (table, thumbnails, *arrays.values())
         if any(len(x) != segment.rows for x in every):
             raise VisxpError(f"{folder} must have {segment.rows} rows; it is damaged.")
+        stored = np.arange(segment.rows)
         if segment.deleted:
             gone = set(segment.deleted)
             paths = table["path"].to_pylist()
-            at = np.flatnonzero([path not in gone for path in paths])
-            table = table.take(at)
-            arrays = {name: x[at] for name, x in arrays.items()}
-            thumbnails = thumbnails.take(at)
-        return Rows(segment.collection, table, arrays, thumbnails)
+            stored = np.flatnonzero([path not in gone for path in paths])
+            table = table.take(stored)
+            arrays = {name: x[stored] for name, x in arrays.items()}
+            thumbnails = thumbnails.take(stored)
+        return Rows(segment.collection, table, arrays, thumbnails, folder, stored)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -185,7 +190,7 @@ class Store:
     def _commit(self, manifest: Manifest) -> None:
         values = {"format": FORMAT, **asdict(manifest)}
         write_whole(self.path / MANIFEST, json.dumps(values, indent=1))
-        _sync(self.path)
+        sync(self.path)
         self.manifest = manifest
 
     def add(
@@ -297,9 +302,9 @@ class Store:
         for modality, x in vectors.items():
             np.save(folder / f"{modality}.npy", x, allow_pickle=False)
         for file in folder.iterdir():
-            _sync(file)
-        _sync(folder)
-        _sync(folder.parent)
+            sync(file)
+        sync(folder)
+        sync(folder.parent)
 
     def _without(
         self, files: Iterable[str], collections: Collection[str] | None
@@ -381,7 +386,7 @@ def _stamp(path: Path) -> str:
     return f"{os.path.abspath(path)} {found.st_size} {found.st_mtime_ns}"
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until a file or folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

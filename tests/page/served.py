@@ -1,0 +1,68 @@
+"""The page, served while a test runs."""
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+from visxp_jax.page.live import LiveIndex
+from visxp_jax.page.server import Server
+
+
+class Answer(NamedTuple):
+    """What the server said."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    data: bytes
+
+    @property
+    def json(self):
+        return json.loads(self.data)
+
+
+class Client:
+    """Asks a server."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def ask(self, path: str, *, method: str = "GET", body=None, **headers) -> Answer:
+        """One request; underscores of header names stand for dashes."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, body, named)
+        response = connection.getresponse()
+        answer = Answer(response.status, response.headers, response.read())
+        connection.close()
+        return answer
+
+    def search(self, **asked):
+        answer = self.ask("/api/search?" + urlencode(asked, doseq=True))
+        assert answer.status == 200, answer.data
+        return answer.json
+
+    def upload(self, file: Path, at: float = 0, **headers) -> Answer:
+        path = "/api/upload?" + urlencode({"name": file.name, "at": at})
+        return self.ask(path, method="POST", body=file.read_bytes(), **headers)
+
+
+@contextmanager
+def serving(index: Path, workdir: Path | None, folder: Path) -> Iterator[Client]:
+    server = Server(LiveIndex(index, workdir), "127.0.0.1", 0, folder)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield Client(server.server_address[1])
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

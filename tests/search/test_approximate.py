@@ -1,0 +1,120 @@
+"""Approximate search beside exact search, as the index changes."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.search.features import vectors, write_features
+from visxp_jax.errors import VisxpError
+from visxp_jax.search import __main__ as search
+from visxp_jax.search.approximate import Approximate, build
+from visxp_jax.search.exact import Searcher, match_scores
+from visxp_jax.search.store import Store
+
+MODULE = importlib.import_module("visxp_jax.search.approximate")
+SECONDS = 150
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch) -> Store:
+    """Two segments of 450 clips each, of two collections, with graphs."""
+    monkeypatch.setattr(MODULE, "FEW", 8)
+    monkeypatch.setattr(MODULE, "BLOCK", 64)
+    store = Store(tmp_path / "index")
+    for i, collection in enumerate(("news", "sport")):
+        files = {f"{collection}{j}.mp4": SECONDS for j in range(3)}
+        silent = (f"{collection}0.mp4",)
+        path = write_features(tmp_path / f"{i}.parquet", files, silent=silent)
+        store.add([path], collection)
+    assert build(store) == 2
+    assert build(store) == 0
+    return store
+
+
+def recall(store: Store, modality: str, **how) -> float:
+    """Share of the ten best that are found."""
+    width = {"video": 8, "audio": 6}[modality]
+    queries = np.random.default_rng(1).standard_normal((20, width))
+    right = Searcher(store).search(queries, modality, k=10, **how)
+    found = Approximate(store).search(queries, modality, k=10, **how)
+    same = 0
+    for a, b in zip(right, found, strict=True):
+        assert len(a) == len(b)
+        scores = [hit.score for hit in b]
+        assert scores == sorted(scores, reverse=True)
+        known = {hit.row: hit.score for hit in a}
+        for hit in b:
+            if hit.row in known:
+                assert hit.score == pytest.approx(known[hit.row], abs=2e-3)
+                assert hit[2:] == next(x for x in a if x.row == hit.row)[2:]
+                same += 1
+    return same / 200
+
+
+@pytest.mark.parametrize("modality", ["video", "audio"])
+def test_most_of_the_best_are_found(modality, store):
+    assert recall(store, modality) > 0.95
+
+
+def test_what_was_taken_out_or_added_since_counts(store, tmp_path):
+    store.delete(["news1.mp4", "sport2.mp4"])
+    store.add([write_features(tmp_path / "c.parquet", {"new.mp4": 30})], "news")
+    assert recall(store, "video") > 0.95
+    one = vectors("new.mp4", 30, "video")[7]
+    (hits,) = Approximate(store).search(one, "video", k=5)
+    assert (hits[0].path, hits[0].start_s) == ("new.mp4", 7.0)
+    assert not {"news1.mp4", "sport2.mp4"} & {hit.path for hit in hits}
+    store.compact()
+    with pytest.raises(VisxpError, match="run `visxp search graph"):
+        Approximate(store)
+    assert build(store) == 2
+    assert recall(store, "audio") > 0.95
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.01])
+def test_what_may_be_found_can_be_limited(share, store):
+    allowed = np.random.default_rng(0).random(900) < share
+    assert recall(store, "video", allowed=allowed) > 0.9
+
+
+def test_clips_give_the_vectors_that_the_exact_search_has(store):
+    exact, near = Searcher(store), Approximate(store)
+    assert len(near) == len(exact) == 900
+    for row in (0, 449, 450, 899):
+        np.testing.assert_allclose(
+            near.vector(row, "video"), exact.vector(row, "video"), rtol=1e-3
+        )
+        assert near.has(row, "audio") == exact.has(row, "audio")
+        assert near.thumbnail(row) == exact.thumbnail(row)
+    assert near.vector(0, "audio") is None
+
+
+def test_across_modalities_is_refused(store):
+    scores = match_scores(None, None, "audio")  # type: ignore[arg-type]
+    with pytest.raises(VisxpError, match="leave out --approximate"):
+        Approximate(store).search(np.ones(8), "audio", scores=scores)
+
+
+def test_the_command_line_makes_graphs_and_says_what_is_missing(
+    store, tmp_path, capsys, monkeypatch
+):
+    index = str(store.path)
+    find = ["find", index, "--like=news1.mp4", "--at=3", "--approximate", "-k", "3"]
+    assert search.main(find) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    store.compact()
+    assert search.main(find) == 2
+    assert "run `visxp search graph" in capsys.readouterr().err
+    assert search.main(["graph", index]) == 0
+    assert "2 segments got a graph" in capsys.readouterr().out
+    (segment, *_) = sorted((store.path / "segments").iterdir())
+    (segment / "video.usearch").write_bytes(b"garbage")
+    assert search.main(find) == 2
+    assert "video.usearch is damaged" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "usearch.index", None)
+    assert search.main(find) == 2
+    assert "pip install 'visxp-jax[search]'" in capsys.readouterr().err
+    assert Path(index).exists()

@@ -1,0 +1,1 @@
+"""The page to search an index by hand: served on this machine, or one file."""

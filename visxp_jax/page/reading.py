@@ -1,0 +1,76 @@
+"""What workers do for the page: read a file to search by, cut a clip to play.
+
+Loads no jax. What comes back is told apart by its type: a text says why there is none.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from data_prep.pool import Beat, Failure, run_isolated
+from visxp_jax.audio.spectrogram import PRESETS
+from visxp_jax.container import MediaError
+from visxp_jax.errors import VisxpError
+from visxp_jax.page.cut import write_cut
+from visxp_jax.search.reading import Example, read_example
+
+# A file of which nothing more is read for so long is given up.
+TIMEOUT_S = 60.0
+
+T = TypeVar("T")
+
+
+class ExampleTask(NamedTuple):
+    """A file to search by."""
+
+    path: Path
+    at_s: float
+    size_px: int
+    spectrogram: str
+
+
+class CutTask(NamedTuple):
+    """A part of a file to play."""
+
+    path: Path
+    from_s: float
+    to_s: float
+    out: Path
+
+
+def example_of(task: ExampleTask, beat: Beat) -> Example | str:
+    """Runs in a worker."""
+    try:
+        return read_example(
+            task.path,
+            task.at_s,
+            size_px=task.size_px,
+            spectrogram=PRESETS[task.spectrogram],
+            on_second=beat,
+        )
+    except MediaError as error:
+        return error.reason
+
+
+def cut_of(task: CutTask, beat: Beat) -> Path | str:
+    """Runs in a worker."""
+    try:
+        write_cut(task.path, task.out, task.from_s, task.to_s, beat=beat)
+    except MediaError as error:
+        return error.reason
+    return task.out
+
+
+def isolated(function: Callable[[Any, Beat], T | str], task: Any) -> T:
+    """What a worker makes of one task.
+
+    Raises:
+        VisxpError: says why there is none.
+    """
+    ((_, result),) = run_isolated(function, [task], timeout_s=TIMEOUT_S, workers=1)
+    if isinstance(result, Failure):
+        # What crashed names its cause to those who read logs, not to who asks.
+        raise VisxpError(f"this file cannot be read: {result.reason}")
+    if isinstance(result, str):
+        raise VisxpError(f"this file cannot be used: {result}")
+    return result

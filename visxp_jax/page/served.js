@@ -1,0 +1,49 @@
+"use strict";
+// Where answers come from: the server that the page is from.
+const source = (() => {
+  let index = "";
+  const told = async (response) => {
+    const value = await response.json().catch(() => ({ error: `the server said ${response.status}` }));
+    if (!response.ok) throw new Error(value.error || `the server said ${response.status}`);
+    return value;
+  };
+  const reached = async (...request) => {
+    let response;
+    try {
+      response = await fetch(...request);
+    } catch {
+      throw new Error("The server does not answer: it may have been stopped. Start it again, then reload this page.");
+    }
+    return told(response);
+  };
+  const known = async (path) => {
+    const value = await reached(path);
+    index = value.index;
+    return value;
+  };
+  const at = (kind, clip) => `/${kind}/${clip.row}?index=${encodeURIComponent(index)}`;
+  return {
+    about: () => known("/api/about"),
+    answer: (state) => known("/api/search?" + state),
+    thumbnail: (clip) => at("thumbnail", clip),
+    hierarchy: (clip) => `/hierarchy?row=${clip.row}&index=${encodeURIComponent(index)}#node=sight%20and%20sound.0`,
+    upload: (file, at_s) => reached(
+      `/api/upload?name=${encodeURIComponent(file.name)}&at=${at_s}`,
+      // Without the origin the server cannot know that it is this page that asks.
+      { method: "POST", body: file, referrerPolicy: "same-origin" }),
+    // Fills the stage with something that plays; `failed` is told why it does not.
+    play: (clip, stage, failed) => {
+      const video = document.createElement("video");
+      Object.assign(video, { controls: true, autoplay: true, playsInline: true, poster: at("thumbnail", clip), src: at("clip", clip) });
+      video.setAttribute("aria-label", `${clip.name} at ${clip.at}`);
+      video.addEventListener("error", () => {
+        if (!video.isConnected) return;
+        reached(video.src).then(
+          () => failed("Your browser cannot play this clip."),
+          (error) => failed(error.message));
+      });
+      stage.replaceChildren(video);
+      return video;
+    },
+  };
+})();
