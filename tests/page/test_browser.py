@@ -111,6 +111,26 @@ def test_a_result_plays_and_keys_go_on(browser, client: Client):
     found(browser, "Seconds that look like this")
 
 
+def test_where_the_original_is_gone_its_picture_stays(browser, client, made: Path):
+    away = made / "silent.mp4"
+    away.rename(made / "elsewhere")
+    try:
+        browser.open(client.url + "#name=silent")
+        found(browser, "Files named “silent”")
+        browser.run('document.querySelector(".look").click();')
+        why = 'document.getElementById("viewer-why").textContent'
+        assert "no longer where it was indexed" in browser.wait(why)
+        image = 'document.querySelector("#viewer-stage img")?.naturalWidth'
+        assert browser.wait(image) > 0
+    finally:
+        (made / "elsewhere").rename(away)
+    click(browser, "Looks like it", "#viewer")
+    found(browser, "Seconds that look like this")
+    click(browser, "Start over")
+    found(browser, "Something to begin with")
+    assert browser.run("return location.hash;") == ""
+
+
 def test_a_video_is_dropped_and_another_second_of_it_picked(
     browser, client: Client, made: Path
 ):
@@ -184,7 +204,7 @@ def test_one_file_ranks_by_itself(browser, made: Path, tmp_path, capsys):
     assert browser.wait('document.querySelector("audio")?.duration') == 1
     assert browser.run(f"return {button}.className;") == "hear playing"
     click(browser, "All of this file", "#viewer")
-    assert len(found(browser, "All of this file")) == 3
+    assert len(found(browser, "All of ")) == 3
     browser.run("history.back();")
     found(browser, "Seconds that look and sound like this")
 
