@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.page.served import HOSTILE, NAMES, Client, serving
 from tests.search.collection import colour
+from tests.test_weights import saved
 from tests.videos import level, write_video
 from visxp_jax.page import __main__ as page
 from visxp_jax.page import server as server_module
@@ -283,11 +284,7 @@ def test_what_is_added_appears_and_old_numbers_are_refused(made, tmp_path):
 
 def test_mistakes_at_the_start_are_one_line(made, tmp_path, capsys):
     (tmp_path / "other").mkdir()
-    run = made / "run"
-    for name in ("model.npz", "model.json"):
-        (tmp_path / "other" / name).write_bytes((run / name).read_bytes())
-    about = (tmp_path / "other" / "model.json").read_text()
-    (tmp_path / "other" / "model.json").write_text(about)
+    saved(tmp_path / "other", seed=1)
     index = str(made / "index")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -297,6 +294,7 @@ def test_mistakes_at_the_start_are_one_line(made, tmp_path, capsys):
             ([index, "--host=256.0.0.1"], "--host must be a name or address"),
             ([str(tmp_path / "none")], "must be an index with clips, got none"),
             ([index, f"--workdir={tmp_path / 'none'}"], "must hold a trained model"),
+            ([index, f"--workdir={tmp_path / 'other'}"], "must have the weights that"),
         ):
             assert page.main(args) == 2
             told = capsys.readouterr().err
