@@ -111,6 +111,29 @@ def test_a_result_plays_and_keys_go_on(browser, client: Client):
     found(browser, "Seconds that look like this")
 
 
+def test_narrow_screens_and_where_one_was(browser, client: Client):
+    how = {"width": 420, "height": 700, "deviceScaleFactor": 1, "mobile": True}
+    browser.call("Emulation.setDeviceMetricsOverride", **how)
+    try:
+        browser.open(client.url)
+        found(browser, "Something to begin with")
+        fits = "document.documentElement.scrollWidth <= innerWidth"
+        assert browser.run(f"return {fits};")
+        browser.run("scrollTo(0, 500);")
+        browser.wait("history.state?.y === 500")
+        click(browser, "sight", "#hits")
+        found(browser, "Seconds that look like this")
+        assert browser.run(f"return scrollY === 0 && {fits};")
+        browser.run("history.back();")
+        found(browser, "Something to begin with")
+        browser.wait("scrollY === 500")
+        browser.run('document.querySelector(".look").click();')
+        viewer = 'document.getElementById("viewer")'
+        assert browser.run(f"return {viewer}.scrollWidth <= {viewer}.clientWidth;")
+    finally:
+        browser.call("Emulation.clearDeviceMetricsOverride")
+
+
 def test_where_the_original_is_gone_its_picture_stays(browser, client, made: Path):
     away = made / "silent.mp4"
     away.rename(made / "elsewhere")
@@ -175,7 +198,7 @@ def test_a_video_is_dropped_and_another_second_of_it_picked(
 def test_one_file_ranks_by_itself(browser, made: Path, tmp_path, capsys):
     out = tmp_path / "page.html"
     assert page.main([str(made / "index"), f"--out={out}"]) == 0
-    assert "15 clips -> " in capsys.readouterr().out
+    assert "15 clips, sounds of 12 -> " in capsys.readouterr().out
     browser.open(out.as_uri())
     assert HOSTILE in found(browser, "Something to begin with")
     searcher = Searcher(Store(made / "index"))

@@ -166,7 +166,7 @@
       changed();
     });
     player?.addEventListener("loadedmetadata", () => { player.currentTime = query.start_s; }, { once: true });
-    label.append(input, " ", go);
+    label.append(input, " ", go, make("small", "", " move the player, or type another"));
     return label;
   };
   const upload = async (file, at = 0) => {
@@ -268,7 +268,7 @@
     if (!hits.length) byId("note").replaceChildren("Nothing was found", state().has("in") ? " in this collection." : ".");
     say(`${heading}: ${count(hits.length, "result")}`);
     if (focus) byId("heading").focus({ preventScroll: true });
-    scrollTo(0, y);
+    scrollTo({ top: y, behavior: "instant" });
   };
 
   // The viewer.

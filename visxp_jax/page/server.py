@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import socket
 import sys
 import threading
 from collections import OrderedDict
@@ -73,7 +74,7 @@ class Server(ThreadingHTTPServer):
         Raises:
             OSError: it cannot listen there.
         """
-        self.address_family = _family(host)
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.live = live
         self.folder = folder
         self.local = is_loopback(host)
@@ -86,15 +87,9 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Who hangs up is no error; of others a line."""
-        error = sys.exception() if hasattr(sys, "exception") else sys.exc_info()[1]
+        error = sys.exception()
         if not isinstance(error, ConnectionError | TimeoutError):
             print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-
-
-def _family(host: str) -> int:
-    import socket
-
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 class Handler(BaseHTTPRequestHandler):
