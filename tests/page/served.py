@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,10 @@ from urllib.parse import urlencode
 
 from visxp_jax.page.live import LiveIndex
 from visxp_jax.page.server import Server
+
+HOSTILE = "<img src=x onerror=alert(1)>'\"&.mkv"
+ODD = os.fsdecode(b"caf\xe9 \n2.mp4")  # not UTF-8, two lines
+NAMES = ("0.mp4", "1.mov", HOSTILE, ODD, "silent.mp4")
 
 
 class Answer(NamedTuple):

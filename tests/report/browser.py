@@ -7,6 +7,7 @@ import re
 import select
 import shutil
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -71,10 +72,13 @@ class Browser:
         ]
         flags += ["remote-debugging-pipe", f"user-data-dir={profile}"]
         flags += [f"window-size={width},{height}", "hide-scrollbars"]
-        # It reads from 3 and writes to 4.
-        script = f'exec "$@" 3<&{theirs} 4>&{their_answers}'
+        script = "import os, sys; a, b, *command = sys.argv[1:]; "  # reads 3, writes 4
+        script += (
+            "os.dup2(int(a), 3); os.dup2(int(b), 4); os.execvp('chromium', command)"
+        )
         self._process = subprocess.Popen(
-            ["sh", "-c", script, "sh", "chromium", *(f"--{flag}" for flag in flags)],
+            [sys.executable, "-c", script, str(theirs), str(their_answers), "chromium"]
+            + [f"--{flag}" for flag in flags],
             pass_fds=(theirs, their_answers),
             stderr=subprocess.DEVNULL,
         )
@@ -118,7 +122,7 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def wait(self, condition: str, seconds: float = 20.0):
+    def wait(self, condition: str, seconds: float = 10.0):
         """What an expression is in the page, once it is true."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -139,6 +143,7 @@ class Browser:
     def press(self, key: str) -> None:
         for kind in ("keyDown", "keyUp"):
             how = {"key": key, "code": key, "windowsVirtualKeyCode": CODES[key]}
+            how |= {"text": "\r"} if key == "Enter" else {}
             self.call("Input.dispatchKeyEvent", type=kind, **how)
 
     def picture(self, path: Path) -> None:

@@ -30,7 +30,10 @@ def serve(index: Path, workdir: Path | None, host: str, port: int) -> None:
     if not 0 <= port < 2**16:
         raise VisxpError(f"--port must be from 0 to 65535, got {port}.")
     live = LiveIndex(index, workdir)
-    with tempfile.TemporaryDirectory(prefix="visxp-page-") as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="visxp-page-",
+        ignore_cleanup_errors=True,  # a worker that is just ended may still write
+    ) as folder:
         try:
             server = Server(live, host, port, Path(folder))
         except OSError as error:
@@ -64,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("index", type=Path, metavar="INDEX", help="from `visxp search add`")
-    add("--workdir", type=Path, help="of the model that made it")
+    add("--workdir", type=Path, help="of the model that made it; --out needs none")
     add("--host", default="127.0.0.1", help="to listen on (default: this machine only)")
     add("--port", type=int, default=8000, help="0 for any (default: 8000)")
     add("--out", type=Path, metavar="HTML", help="write one file instead")

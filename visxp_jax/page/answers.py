@@ -58,15 +58,15 @@ def clip_json(searcher: Searcher, hit: Hit) -> dict[str, Any]:
 def about(now: Now, *, model: bool, across: bool) -> dict[str, Any]:
     """What the page begins with."""
     searcher = now.searcher
-    pairs = np.unique(np.stack([searcher.collection, searcher.file], axis=1), axis=0)
-    clips = np.bincount(searcher.collection, minlength=1)
-    files = np.bincount(pairs[:, 0], minlength=1)
+    clips = np.bincount(searcher.collection)
+    _, first = np.unique(browse.files(searcher), return_index=True)
+    files = np.bincount(searcher.collection[first])
     ways = [["sight", "sight"], ["sound", "sound"]]
     ways += [["sight", "sound"], ["sound", "sight"]] if across else []
     return {
         "index": now.stamp,
         "clips": len(searcher),
-        "files": len(pairs),
+        "files": len(first),
         "collections": [
             {
                 "key": searcher.names[i],

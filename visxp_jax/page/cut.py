@@ -115,7 +115,8 @@ class _Cut:
         self._file: Any = av.open(
             os.fspath(out), "w", format="mp4", options={"movflags": "faststart"}
         )
-        self._pictures = self._file.add_stream("libx264", rate=30)
+        rate = min(max(video.average_rate or Fraction(25), Fraction(1)), Fraction(60))
+        self._pictures = self._file.add_stream("libx264", rate=rate)
         self._pictures.options = {"preset": "veryfast", "crf": "26"}
         self._pictures.time_base = Fraction(1, TICKS)
         self._pictures.codec_context.time_base = Fraction(1, TICKS)
@@ -181,7 +182,7 @@ class _Cut:
             self._pictures.pix_fmt = "yuv420p"
         width, height = self._size
         small = self._reformatter.reformat(frame, width, height, "rgb24")
-        image = np.ascontiguousarray(np.rot90(small.to_ndarray(), turns))
+        image = np.ascontiguousarray(np.rot90(small.to_ndarray(), turns), np.uint8)
         made = av.VideoFrame.from_ndarray(image, format="rgb24")
         made.pts, made.time_base = tick, Fraction(1, TICKS)
         self._file.mux(self._pictures.encode(made))

@@ -62,8 +62,10 @@ def write_page(index: Path, out: Path) -> None:
         write_whole(out, page)
     except OSError as error:
         raise VisxpError(f"cannot write {printable(out)}: {error.strerror}.") from error
-    told = f"{n} clips -> {printable(out)}, {out.stat().st_size / 1e6:.1f} MB"
-    print(told + f"; {missing} files cannot be read: not to be heard" * bool(missing))
+    heard = sum(sound is not None for sound in sounds)
+    told = f"{n} clips, sounds of {heard} -> {printable(out)}"
+    told += f", {out.stat().st_size / 1e6:.1f} MB"
+    print(told + f"; {missing} files can no longer be read" * bool(missing))
 
 
 def _sounds(searcher: Searcher, media: Media) -> tuple[list[int | None], int]:

@@ -69,7 +69,6 @@ def isolated(function: Callable[[Any, Beat], T | str], task: Any) -> T:
     """
     ((_, result),) = run_isolated(function, [task], timeout_s=TIMEOUT_S, workers=1)
     if isinstance(result, Failure):
-        # What crashed names its cause to those who read logs, not to who asks.
         raise VisxpError(f"this file cannot be read: {result.reason}")
     if isinstance(result, str):
         raise VisxpError(f"this file cannot be used: {result}")

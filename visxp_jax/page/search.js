@@ -143,7 +143,7 @@
       where.textContent = `at ${query.at}${query.in ? ` · ${query.in}` : ""}${query.shot ? ` · shot ${query.shot}` : ""}`;
       const all = make("a", "", "All of this file");
       all.href = link({ file: query.path });
-      if (!state().has("file")) ways.append(all);
+      ways.append(all);
     }
     told.append(name, where, ways);
     box.replaceChildren(shown, told);
@@ -166,7 +166,7 @@
       changed();
     });
     player?.addEventListener("loadedmetadata", () => { player.currentTime = query.start_s; }, { once: true });
-    label.append(input, " ", go);
+    label.append(input, " ", go, make("small", "", " move the player, or type another"));
     return label;
   };
   const upload = async (file, at = 0) => {
@@ -208,12 +208,15 @@
   const described = (answer, chosen) => { // heading, and what is said below it
     const now = state();
     if (now.has("like") || now.has("upload")) {
-      const kind = chosen[0] === chosen[1] ? "the most alike first" : "the most probable first, to the model";
-      return [WAYS[chosen.join(" ")][1], [`${now.has("every") ? "Every second" : "The best second of each file"}, ${kind}.`]];
+      const best = now.has("every") ? "The best seconds" : "The best second of each file";
+      const kind = chosen[0] === chosen[1]
+        ? "the most alike first; 1.00 would be the same."
+        : "with how probable the model holds it that the two belong together.";
+      return [WAYS[chosen.join(" ")][1], [`${best}, ${kind}`]];
     }
     if (now.has("file")) {
-      const some = answer.hits.length < answer.total ? `${count(answer.hits.length, "second")} of its ${answer.total.toLocaleString("en")}, evenly spread.` : `${count(answer.total, "second")}, in the order of time.`;
-      return ["All of this file", [some]];
+      const some = answer.hits.length < answer.total ? `${count(answer.hits.length, "second")} of its ${answer.total.toLocaleString("en")}, evenly spread` : `${count(answer.total, "second")}, in the order of time`;
+      return [`All of ${answer.query.name}`, [`${some}. In ${answer.query.folder}`]];
     }
     const all = answer.hits.length >= answer.total;
     if (now.get("name")) {
@@ -227,8 +230,8 @@
     byId("every-label").hidden = !(now.has("like") || now.has("upload"));
     byId("in").value = now.get("in") ?? "*";
     if (document.activeElement !== byId("name")) byId("name").value = now.get("name") || "";
-    // The start keeps the collection.
-    byId("start").href = link({});
+    for (const id of ["start", "over"]) byId(id).href = link({}); // in this collection
+    byId("over").hidden = ![...now.keys()].some((name) => name !== "in" && name !== "every");
   };
   let asked = 0;
   let moved = 0;
@@ -256,7 +259,7 @@
     const searched = state().has("like") || state().has("upload");
     const chosen = searched ? way(answer.query) : null;
     queried = answer.query;
-    asking(state().has("file") || searched ? answer.query : null, chosen);
+    asking(searched ? answer.query : null, chosen);
     const [heading, note] = described(answer, chosen);
     byId("heading").textContent = heading;
     byId("note").replaceChildren(...note);
@@ -265,7 +268,7 @@
     if (!hits.length) byId("note").replaceChildren("Nothing was found", state().has("in") ? " in this collection." : ".");
     say(`${heading}: ${count(hits.length, "result")}`);
     if (focus) byId("heading").focus({ preventScroll: true });
-    scrollTo(0, y);
+    scrollTo({ top: y, behavior: "instant" });
   };
 
   // The viewer.

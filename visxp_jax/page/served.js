@@ -35,9 +35,12 @@ const source = (() => {
     play: (clip, stage, failed) => {
       const video = document.createElement("video");
       Object.assign(video, { controls: true, autoplay: true, playsInline: true, poster: at("thumbnail", clip), src: at("clip", clip) });
-      video.setAttribute("aria-label", `${clip.name} at ${clip.at}`);
+      video.ariaLabel = `${clip.name} at ${clip.at}`;
       video.addEventListener("error", () => {
         if (!video.isConnected) return;
+        const image = document.createElement("img");
+        Object.assign(image, { src: video.poster, alt: video.ariaLabel });
+        stage.replaceChildren(image);
         reached(video.src).then(
           () => failed("Your browser cannot play this clip."),
           (error) => failed(error.message));

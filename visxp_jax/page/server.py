@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import socket
 import sys
 import threading
 from collections import OrderedDict
@@ -73,7 +74,7 @@ class Server(ThreadingHTTPServer):
         Raises:
             OSError: it cannot listen there.
         """
-        self.address_family = _family(host)
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.live = live
         self.folder = folder
         self.local = is_loopback(host)
@@ -86,15 +87,9 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Who hangs up is no error; of others a line."""
-        error = sys.exception() if hasattr(sys, "exception") else sys.exc_info()[1]
+        error = sys.exception()
         if not isinstance(error, ConnectionError | TimeoutError):
             print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-
-
-def _family(host: str) -> int:
-    import socket
-
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -144,26 +139,30 @@ class Handler(BaseHTTPRequestHandler):
             )
         origin, site = (self.headers.get(x) for x in ("Origin", "Sec-Fetch-Site"))
         # To open the page by a link from elsewhere is fine, to use it is not.
-        opened = self.command == "GET" and urlsplit(self.path).path == "/"
+        opened = self.command == "GET" and self._asked()[0] == "/"
         foreign = site not in (None, "same-origin", "none") and not opened
         if foreign or origin not in (None, f"http://{host}"):
             raise Refused(HTTPStatus.FORBIDDEN, "other sites may not use this page.")
 
+    def _asked(self) -> tuple[str, dict[str, list[str]]]:
+        """The path of the request, and what it asks."""
+        path, _, query = self.path.partition("?")
+        return path, parse_qs(query, keep_blank_values=True, errors="replace")
+
     def _get(self) -> None:
-        split = urlsplit(self.path)
-        asked = parse_qs(split.query, keep_blank_values=True, errors="replace")
-        kind, _, rest = split.path.removeprefix("/").partition("/")
-        if split.path == "/":
+        path, asked = self._asked()
+        kind, _, rest = path.removeprefix("/").partition("/")
+        if path == "/":
             self._page(self.server.page, SERVED)
             return
         now = self.server.live.now()
-        if split.path == "/api/about":
+        if path == "/api/about":
             self._json(HTTPStatus.OK, self._about(now))
-        elif split.path == "/api/search":
+        elif path == "/api/search":
             self._json(
                 HTTPStatus.OK, answers.answer(now, asked, dict(self.server.uploads))
             )
-        elif split.path == "/hierarchy":
+        elif path == "/hierarchy":
             row = self._row(now, "".join(asked.get("row", [])[-1:]), asked)
             self._page(hierarchy_page(now, row), OFFLINE)
         elif kind in ("thumbnail", "clip"):
@@ -200,9 +199,8 @@ class Handler(BaseHTTPRequestHandler):
         return int(text)
 
     def _post(self) -> None:
-        split = urlsplit(self.path)
-        asked = parse_qs(split.query, keep_blank_values=True, errors="replace")
-        if split.path != "/api/upload":
+        path, asked = self._asked()
+        if path != "/api/upload":
             raise Missing("there is nothing here.")
         live = self.server.live
         if live.trained is None:
@@ -210,15 +208,15 @@ class Handler(BaseHTTPRequestHandler):
         name = "".join(asked.get("name", [])[-1:])[-255:]
         at_s = answers.number("".join(asked.get("at", ["0"])[-1:]))
         size = self._length()
-        path = self.server.folder / f"{secrets.token_hex(8)}{_ending(name)}"
+        file = self.server.folder / f"{secrets.token_hex(8)}{_ending(name)}"
         try:
-            self._receive(path, size)
+            self._receive(file, size)
             encoder = live.trained.encoder
-            task = ExampleTask(path, at_s, encoder.size_px, encoder.spectrogram)
+            task = ExampleTask(file, at_s, encoder.size_px, encoder.spectrogram)
             with self.server.workers:
                 example = isolated(example_of, task)
         finally:
-            path.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
         upload = Upload(name, at_s, live.vectors_of(example))
         key = secrets.token_urlsafe(9)
         self.server.uploads[key] = upload
@@ -228,7 +226,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _length(self) -> int:
         text = self.headers.get("Content-Length", "")
-        if not re.fullmatch("[0-9]{1,18}", text):
+        in_pieces = "Transfer-Encoding" in self.headers
+        if in_pieces or not re.fullmatch("[0-9]{1,18}", text):
             raise Refused(HTTPStatus.LENGTH_REQUIRED, "the length must be told.")
         if int(text) > MAX_UPLOAD_BYTES:
             raise Refused(

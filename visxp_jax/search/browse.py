@@ -1,12 +1,16 @@
 """Clips to begin with: spread over a collection, by the names of files, of one file."""
 
-from typing import Any
-
 import numpy as np
 
 from visxp_jax.search.exact import Searcher
 
 GOLDEN = 0.6180339887  # its multiples fall everywhere between whole numbers
+
+
+def files(searcher: Searcher) -> np.ndarray:
+    """A number for each clip, the same for those of one file in one collection."""
+    collection = searcher.collection.astype(np.int64)
+    return collection * len(searcher.names) + searcher.file
 
 
 def named(searcher: Searcher, words: str) -> np.ndarray:
@@ -22,9 +26,8 @@ def named(searcher: Searcher, words: str) -> np.ndarray:
 
 def file_of(searcher: Searcher, row: int) -> np.ndarray:
     """All clips of the file that a clip is of, in the order of time."""
-    same = searcher.file == searcher.file[row]
-    same &= searcher.collection == searcher.collection[row]
-    rows = np.flatnonzero(same)
+    number = files(searcher)
+    rows = np.flatnonzero(number == number[row])
     return rows[np.argsort([searcher.clip(row).start_s for row in rows.tolist()])]
 
 
@@ -43,18 +46,16 @@ def spread(
     if len(rows) <= k:
         return rows
     phase = (0.5 + turn * GOLDEN) % 1
-    pairs = np.stack([searcher.collection[rows], searcher.file[rows]], axis=1)
-    files: dict[tuple[int, int], list[int]] = {}
-    for pair, row in zip(map(tuple, pairs.tolist()), rows.tolist(), strict=True):
-        files.setdefault(pair, []).append(row)
-    chosen = _evenly(list(files.values()), k, phase)
-    return np.array(
-        [x for each in chosen for x in _evenly(each, k // len(chosen), phase)]
+    _, first, place, counts = np.unique(
+        files(searcher)[rows], True, return_inverse=True, return_counts=True
     )
+    by_file = np.split(rows[np.argsort(place, kind="stable")], np.cumsum(counts)[:-1])
+    chosen = _evenly(np.argsort(first), k, phase)
+    share = k // len(chosen)
+    return np.concatenate([_evenly(by_file[file], share, phase) for file in chosen])
 
 
-def _evenly(items: list[Any], number: int, phase: float) -> list[Any]:
-    size = len(items)
-    if size <= number:
+def _evenly(items: np.ndarray, number: int, phase: float) -> np.ndarray:
+    if len(items) <= number:
         return items
-    return [items[int((i + phase) / number * size)] for i in range(number)]
+    return items[((np.arange(number) + phase) / number * len(items)).astype(int)]

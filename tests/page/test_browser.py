@@ -1,0 +1,250 @@
+"""The page in headless Chromium: hands on it, with real files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.page.served import HOSTILE, Client
+from tests.report.browser import Browser, needs_browser
+from tests.search.collection import colour
+from visxp_jax.page import __main__ as page
+from visxp_jax.page.offline import _vectors
+from visxp_jax.search.exact import Searcher
+from visxp_jax.search.finder import Finder
+from visxp_jax.search.store import Store
+
+pytestmark = [pytest.mark.browser, needs_browser]
+
+NAMES = '[...document.querySelectorAll("#hits b")].map((x) => x.textContent)'
+IDLE = '!document.body.classList.contains("busy") && '
+ADDRESS = "[...new URLSearchParams(location.hash.slice(1))]"
+HEADING = 'document.getElementById("heading").textContent'
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+def found(browser: Browser, heading: str) -> list[str]:
+    """Names of the results, once they are there under this heading."""
+    browser.wait(f"{IDLE}{HEADING}.startsWith({heading!r})")
+    return browser.run(f"return {NAMES};")
+
+
+def click(browser: Browser, words: str, within: str = "body") -> None:
+    """Press the first link or button of these words."""
+    browser.run(
+        f"[...document.querySelectorAll({within + ' a, ' + within + ' button'!r})]"
+        f".find((x) => x.textContent === {words!r}).click();"
+    )
+
+
+def test_from_a_picture_to_its_like_and_back(browser, client: Client, tmp_path):
+    Image.new("RGB", (64, 48), colour(1, 1)).save(tmp_path / "mine.png")
+    browser.open(client.url)
+    names = found(browser, "Something to begin with")
+    assert len(names) == 15
+    assert HOSTILE in names  # as text
+    browser.run("window.alert = () => { window.hurt = true; };")
+    # A picture, by the real input.
+    browser.choose("#file", tmp_path / "mine.png")
+    names = found(browser, "Seconds that look like this")
+    asked = dict(browser.run(f"return {ADDRESS};"))
+    assert names == [hit["name"] for hit in client.search(**asked)["hits"]]
+    assert names[0] == "1.mov"
+    shown = 'document.querySelector("#query img").naturalWidth'
+    assert browser.wait(shown) == 64
+    # On from a result, by sound: its address says all.
+    click(browser, "sound", "#hits")
+    names = found(browser, "Seconds that sound like this")
+    asked = dict(browser.run(f"return {ADDRESS};"))
+    assert asked["like"].endswith("1.mov")
+    assert (asked["by"], asked["find"]) == ("sound", "sound")
+    assert names == [hit["name"] for hit in client.search(**asked)["hits"]]
+    browser.run("history.back();")
+    assert found(browser, "Seconds that look like this")[0] == "1.mov"
+    browser.run("history.forward();")
+    assert found(browser, "Seconds that sound like this") == names
+    # Across, for every second, in a link that someone was sent.
+    click(browser, "Pictures for this sound")
+    first = found(browser, "Pictures that go with this sound")
+    assert (
+        browser.run('return document.querySelector(".score").textContent;')[-1] == "%"
+    )
+    browser.open("about:blank")
+    browser.open(f"{client.url}#like={asked['like']}&at=1&by=sound&find=sight&every=1")
+    every = found(browser, "Pictures that go with this sound")
+    assert len(every) == 15
+    assert first == list(dict.fromkeys(every))
+    assert not browser.run("return window.hurt;")
+
+
+def test_a_result_plays_and_keys_go_on(browser, client: Client):
+    browser.open(client.url + "#name=0.mp4")
+    found(browser, "Files named “0.mp4”")
+    browser.run('document.querySelector(".look").focus();')
+    browser.press("ArrowRight")
+    assert browser.run("return document.activeElement.dataset.at;") == "1"
+    browser.press("Enter")
+    video = 'document.querySelector("#viewer video")'
+    assert browser.wait(f"{video}?.duration") == pytest.approx(2, abs=0.15)
+    assert browser.wait(f"{video}.videoWidth") == 64
+    facts = 'document.getElementById("viewer-facts").textContent'
+    assert "0:01.0 – 0:02.0" in browser.run(f"return {facts};")
+    browser.press("ArrowRight")
+    assert browser.wait(f"{video}.duration < 1.5")
+    browser.press("Escape")
+    browser.wait('!document.getElementById("viewer").open')
+    browser.wait("document.activeElement.dataset.at === '2'")
+    browser.wait(f"!{video}")  # it is silent
+    tree = "document.querySelector(\"#viewer-ways a[href^='/hier']\").href"
+    browser.run('document.querySelector(".look").click();')
+    browser.open(browser.run(f"return {tree};"))
+    title = 'document.querySelector("#tree-node h3")?.textContent'
+    assert browser.wait(title) == "0.mp4 at 0:00.0"
+    browser.run('document.querySelector("#tree-node .clip a").click();')
+    found(browser, "Seconds that look like this")
+
+
+def test_narrow_screens_and_where_one_was(browser, client: Client):
+    how = {"width": 420, "height": 700, "deviceScaleFactor": 1, "mobile": True}
+    browser.call("Emulation.setDeviceMetricsOverride", **how)
+    try:
+        browser.open(client.url)
+        found(browser, "Something to begin with")
+        fits = "document.documentElement.scrollWidth <= innerWidth"
+        assert browser.run(f"return {fits};")
+        browser.run("scrollTo(0, 500);")
+        browser.wait("history.state?.y === 500")
+        click(browser, "sight", "#hits")
+        found(browser, "Seconds that look like this")
+        assert browser.run(f"return scrollY === 0 && {fits};")
+        browser.run("history.back();")
+        found(browser, "Something to begin with")
+        browser.wait("scrollY === 500")
+        browser.run('document.querySelector(".look").click();')
+        viewer = 'document.getElementById("viewer")'
+        assert browser.run(f"return {viewer}.scrollWidth <= {viewer}.clientWidth;")
+    finally:
+        browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+def test_where_the_original_is_gone_its_picture_stays(browser, client, made: Path):
+    away = made / "silent.mp4"
+    away.rename(made / "elsewhere")
+    try:
+        browser.open(client.url + "#name=silent")
+        found(browser, "Files named “silent”")
+        browser.run('document.querySelector(".look").click();')
+        why = 'document.getElementById("viewer-why").textContent'
+        assert "no longer where it was indexed" in browser.wait(why)
+        image = 'document.querySelector("#viewer-stage img")?.naturalWidth'
+        assert browser.wait(image) > 0
+    finally:
+        (made / "elsewhere").rename(away)
+    click(browser, "Looks like it", "#viewer")
+    found(browser, "Seconds that look like this")
+    click(browser, "Start over")
+    found(browser, "Something to begin with")
+    assert browser.run("return location.hash;") == ""
+
+
+def test_a_video_is_dropped_and_another_second_of_it_picked(
+    browser, client: Client, made: Path
+):
+    browser.open(client.url)
+    found(browser, "Something to begin with")
+    row = next(
+        x["row"] for x in client.search(name="0.mp4")["hits"] if not x["start_s"]
+    )
+    browser.run(
+        f"""
+        const data = new DataTransfer();
+        const bytes = await (await fetch("/clip/{row}")).blob();
+        data.items.add(new File([bytes], "<b>mine</b>.mp4", {{ type: "video/mp4" }}));
+        const how = {{ dataTransfer: data, bubbles: true, cancelable: true }};
+        document.body.dispatchEvent(new DragEvent("drop", how));
+        """
+    )
+    found(browser, "Seconds that look like this")
+    assert browser.run('return document.querySelector("#query b").textContent;') == (
+        "<b>mine</b>.mp4"
+    )
+    click(browser, "Sounds like it")
+    found(browser, "Seconds that sound like this")
+    browser.wait('document.querySelector("#query video")?.duration')
+    browser.run('document.querySelector("#query video").currentTime = 2.5;')
+    button = '[...document.querySelectorAll("#query button")].find((x) => !x.hidden)'
+    assert browser.wait(f"{button}?.textContent") == "Search by this second"
+    before = browser.run("return location.hash;")
+    browser.run(f"{button}.click();")
+    browser.wait(f"{IDLE}location.hash !== {before!r}")
+    asked = dict(browser.run(f"return {ADDRESS};"))
+    assert (asked["by"], client.search(**asked)["query"]["start_s"]) == ("sound", 2)
+    assert browser.run("return document.querySelector('#query input').value;") == "2"
+    # What cannot be used is said, and the results stay.
+    (made / "scratch.txt").write_text("no picture")
+    browser.choose("#file", made / "scratch.txt")
+    trouble = 'document.querySelector(".trouble")?.textContent'
+    assert "not a readable media file" in browser.wait(trouble)
+    assert browser.run(f"return {NAMES}.length;") > 0
+
+
+def test_one_file_ranks_by_itself(browser, made: Path, tmp_path, capsys):
+    out = tmp_path / "page.html"
+    assert page.main([str(made / "index"), f"--out={out}"]) == 0
+    assert "15 clips, sounds of 12 -> " in capsys.readouterr().out
+    browser.open(out.as_uri())
+    assert HOSTILE in found(browser, "Something to begin with")
+    searcher = Searcher(Store(made / "index"))
+    finder = Finder(searcher, lambda what: pytest.fail(what))
+    query = searcher.clip(4)
+    for words, by in (("Looks like it", "sight"), ("Sounds like it", "sound")):
+        hits = finder.find(finder.vectors(4), by=by, row=4, k=60, once=True)
+        browser.run(
+            f"location.hash = new URLSearchParams({{ like: {query.path!r}, "
+            f"at: {query.start_s}, by: {by!r}, find: {by!r} }});"
+        )
+        names = found(browser, f"Seconds that {words[:4].lower()}")
+        scores = browser.run(
+            'return [...document.querySelectorAll(".score")].map((x) => x.textContent);'
+        )
+        # Whole numbers of one byte lose a little, and may swap what is as good.
+        assert len(names) == len(hits)
+        wanted = [hit.score for hit in hits]
+        np.testing.assert_allclose([float(x) for x in scores], wanted, atol=0.011)
+    click(browser, "Looks and sounds like it", "#query")
+    found(browser, "Seconds that look and sound like this")
+    browser.run('document.querySelector("#hits .look").click();')
+    button = 'document.querySelector("#viewer [data-sound]")'
+    browser.wait(f"Boolean({button})")
+    browser.run(f"{button}.click();")
+    assert browser.wait('document.querySelector("audio")?.duration') == 1
+    assert browser.run(f"return {button}.className;") == "hear playing"
+    click(browser, "All of this file", "#viewer")
+    assert len(found(browser, "All of ")) == 3
+    browser.run("history.back();")
+    found(browser, "Seconds that look and sound like this")
+
+
+def test_bytes_keep_directions():
+    x = np.random.default_rng(0).standard_normal((5, 64)).astype(np.float32)
+    import base64
+
+    found = np.frombuffer(base64.b64decode(_vectors(x)["data"]), np.int8)
+    y = found.reshape(5, 64).astype(np.float32)
+    cosine = (x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
+    assert (cosine > 0.9999).all()
+
+
+def test_one_file_is_for_small_collections(made: Path, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("visxp_jax.page.offline.MAX_CLIPS", 14)
+    assert page.main([str(made / "index"), f"--out={tmp_path / 'a.html'}"]) == 2
+    told = capsys.readouterr().err
+    assert "--out is for up to 14 clips, got 15 in" in told
+    assert not list(tmp_path.iterdir())
