@@ -130,13 +130,16 @@ def encode(
 
     from visxp_jax.features import Encoder
     from visxp_jax.methods.avc import match_probability
-    from visxp_jax.sharding import make_mesh
+    from visxp_jax.sharding import everywhere, make_mesh
 
     mesh = make_mesh()
     size = -(-batch_size // mesh.size) * mesh.size
+    # On the devices once, not with every batch.
+    weights = (trained.params, trained.model_state)
+    params, model_state = jax.device_put(weights, everywhere(mesh))
     match = None
     if "avc" in trained.heads:
-        match = jax.jit(partial(match_probability, trained.model, trained.params))
+        match = jax.jit(partial(match_probability, trained.model))
     waiting: deque[list[Clip | End]] = deque()  # what a batch was made of
 
     def batches() -> Iterator[Batch]:
@@ -147,13 +150,12 @@ def encode(
                 yield _batch(clips, size)
 
     encoder = Encoder(trained.model, mesh)
-    for found in encoder.each(trained.params, trained.model_state, batches()):
+    for found in encoder.each(params, model_state, batches()):
         agreement = None
         if match is not None:
             pad = ((0, size - len(found.video)), (0, 0))
-            agreement = np.asarray(
-                match(np.pad(found.video, pad), np.pad(found.audio, pad))
-            )
+            pair = np.pad(found.video, pad), np.pad(found.audio, pad)
+            agreement = np.asarray(match(params, *pair))
         at = 0
         for item in waiting.popleft():
             if isinstance(item, End):

@@ -3,7 +3,7 @@
     python -m experiments.bench.search --rows 100000
 
 Rows are of groups in noise, width 512, and so are queries. Ours loads an index of that
-many clips from the disk and compares with all; NumPy does the same by a matrix product
+many clips from the disk and compares with all, or goes by graphs that lie beside it; NumPy does the same by a matrix product
 and a partition; usearch and faiss, where they are installed, build an index of their
 own. Recall is of the ten best by float64. One query at a time, and a hundred at once.
 """
@@ -19,6 +19,7 @@ import numpy as np
 
 from experiments.bench.measure import arguments, finish, interleaved
 from visxp_jax.feature_files import Row, Writer, files_of
+from visxp_jax.search.approximate import Approximate, build
 from visxp_jax.search.exact import Searcher
 from visxp_jax.search.store import Store
 
@@ -54,6 +55,18 @@ def ours(x: np.ndarray, scratch: Path) -> Find:
     """Loaded from the disk, where it was put before."""
     del x
     searcher = Searcher(Store(scratch / "index"))
+
+    def find(queries: np.ndarray) -> np.ndarray:
+        hits = searcher.search(queries, "video", k=K)
+        return np.array([[hit.row for hit in one] for one in hits])
+
+    return find
+
+
+def ours_approximate(x: np.ndarray, scratch: Path) -> Find:
+    """By graphs for its segments, built before."""
+    del x
+    searcher = Approximate(Store(scratch / "index"))
 
     def find(queries: np.ndarray) -> np.ndarray:
         hits = searcher.search(queries, "video", k=K)
@@ -113,7 +126,7 @@ def main() -> None:
     del scores
     rivals = {"visxp_jax": ours, "NumPy": numpy_product}
     if importlib.util.find_spec("usearch"):
-        rivals["usearch"] = usearch
+        rivals |= {"visxp_jax, graph": ours_approximate, "usearch": usearch}
     if importlib.util.find_spec("faiss"):
         rivals["faiss flat"] = faiss_flat
     figures: dict[str, object] = {"rows": args.rows, "width": WIDTH, "k": K}
@@ -130,6 +143,11 @@ def main() -> None:
             f"{args.rows:,} x {WIDTH}, two modalities: added in "
             f"{figures['add_seconds']:.1f} s, {size / 2**30:.2f} GiB on the disk"
         )
+        if importlib.util.find_spec("usearch"):
+            begun = time.perf_counter()
+            build(Store(scratch / "index"))
+            figures["graph_seconds"] = time.perf_counter() - begun
+            print(f"graphs of both modalities in {figures['graph_seconds']:.1f} s")
         found, ready = {}, {}
         for rival, make in rivals.items():
             begun = time.perf_counter()
@@ -146,7 +164,7 @@ def main() -> None:
     )
     rows = {}
     for job, rate in rates.items():
-        rival = job.split(",")[0]
+        rival = job.rpartition(",")[0]
         hits = found[rival](queries)
         recall = np.mean(
             [len(set(a) & set(b)) / K for a, b in zip(hits, right, strict=True)]
