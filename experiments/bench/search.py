@@ -3,9 +3,10 @@
     python -m experiments.bench.search --rows 100000
 
 Rows are of groups in noise, width 512, and so are queries. Ours loads an index of that
-many clips from the disk and compares with all, or goes by graphs that lie beside it; NumPy does the same by a matrix product
-and a partition; usearch and faiss, where they are installed, build an index of their
-own. Recall is of the ten best by float64. One query at a time, and a hundred at once.
+many clips from the disk and compares with all, or goes by graphs that lie beside it;
+NumPy does the first by a matrix product and a partition; usearch and faiss, where they
+are installed, build an index of their own. Recall is of the ten best by float64. One
+query at a time, and a hundred at once.
 """
 
 import argparse
