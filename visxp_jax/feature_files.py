@@ -170,7 +170,8 @@ def read(path: Path) -> Features:
         for name in MODALITIES:
             column = table[name].combine_chunks()
             flat = column.flatten().to_numpy(zero_copy_only=False)
-            vectors[name] = flat.reshape(len(table), -1).astype(np.float16)
+            with np.errstate(over="ignore"):  # seen below
+                vectors[name] = flat.reshape(len(table), -1).astype(np.float16)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise _none(path, error) from error
     for name, x in vectors.items():
