@@ -145,7 +145,9 @@ def read_clips_of(task: PartTask) -> Iterator[tuple[dict[str, Any], Any, Any]]:
     shots = _read_shots(task)
     for clip in read_part(task):
         if shots:
-            at = bisect_right(shots, clip["frame_s"], key=lambda shot: shot[0]) - 1
+            # Times of cuts have been rounded to microseconds.
+            time_s = clip["frame_s"] + 1e-6
+            at = bisect_right(shots, time_s, key=lambda shot: shot[0]) - 1
             clip["shot_start_s"], clip["shot_end_s"] = shots[max(at, 0)]
         frame = np.asarray(Image.open(io.BytesIO(clip["frame"])))
         yield clip, frame, np.frombuffer(clip["log_mel"], np.float16).reshape(shape)

@@ -64,6 +64,7 @@ def run_isolated(
     timeout_s: float,
     workers: int | None = None,
     on_beat: Beat = lambda: None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[Any, Any]]:
     """Results of `function(task, beat)`, each in one of several processes.
 
@@ -73,6 +74,7 @@ def run_isolated(
         timeout_s: A task that does not beat for so long is killed.
         workers: Number of processes; one per core by default.
         on_beat: Called here for every beat there.
+        stopped: Asked now and then; once it says so, what is being done is given up.
 
     Yields:
         (task, result) as they are done; the result is a `Failure` where the process
@@ -87,7 +89,7 @@ def run_isolated(
             pool[-1].give(task)
             if len(pool) == workers:
                 break
-        while pool:
+        while pool and not stopped():
             wait([worker.pipe for worker in pool], timeout=1.0)
             for worker in list(pool):
                 done = _result(worker, timeout_s, on_beat)

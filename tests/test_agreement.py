@@ -49,6 +49,18 @@ def test_videos_and_seconds_that_agree_least_come_first(features):
     assert agreement.of_videos(scores, video).tolist() == [0.75, 0.0]
 
 
+def test_videos_with_nothing_to_hear_are_shown_whatever_the_others(
+    features, monkeypatch
+):
+    monkeypatch.setattr(agreement, "VIDEOS", 1)
+    monkeypatch.setattr(agreement, "QUIET", 1)
+    found = agreement.read(agreement.files_of([features]))
+    page = agreement.page(found, {})
+    assert "4 videos. 2 are shown" in page
+    names = [name for name in VIDEOS if f'data-name="{name}"' in page]
+    assert names == ["dubbed.mp4", "mute.mp4"]
+
+
 def test_a_course_has_a_letter_for_each_part():
     nothing = np.nan
     assert course_text(np.array([0.0, 1.0, nothing, 0.5])) == "0z-i"

@@ -19,13 +19,13 @@ def count(n: int, made: list[int], ended: threading.Event):
 
 def test_items_come_in_order_and_the_generator_is_ended():
     made, ended = [], threading.Event()
-    assert list(read_ahead(count(100, made, ended), 3)) == list(range(100))
+    assert list(read_ahead(lambda _: count(100, made, ended), 3)) == list(range(100))
     assert ended.is_set()
 
 
 def test_it_works_ahead_but_no_further_than_allowed():
     made, ended = [], threading.Event()
-    items = read_ahead(count(100, made, ended), 3)
+    items = read_ahead(lambda _: count(100, made, ended), 3)
     assert next(items) == 0
     until = time.monotonic() + 10
     while len(made) < 5 and time.monotonic() < until:
@@ -42,7 +42,19 @@ def test_what_is_raised_is_raised_here_after_what_came_before():
         yield 1
         raise ValueError("no more")
 
-    items = read_ahead(broken(), 5)
+    items = read_ahead(lambda _: broken(), 5)
     assert next(items) == 1
     with pytest.raises(ValueError, match="no more"):
         next(items)
+
+
+def test_one_that_takes_long_over_an_item_is_told_to_stop():
+    def slow(stopped):
+        yield 0
+        while not stopped():
+            time.sleep(0.01)
+
+    items = read_ahead(slow, 2)
+    assert next(items) == 0
+    items.close()
+    assert not [x for x in threading.enumerate() if x.name == "read ahead"]

@@ -28,7 +28,8 @@ from visxp_jax.progress import progress_bar
 from visxp_jax.report.agreement import Second, Video, agreement_html
 
 TITLE = "Agreement of sight and sound"
-VIDEOS = 300  # on the page, those with the least agreement
+# On the page: the videos with the least agreement, and those with the most silence.
+VIDEOS, QUIET = 250, 50
 SECONDS = 200
 LOWEST = 3  # seconds of each video that are shown
 COLUMNS = ["path", "start_s", "has_audio", "silent", "agreement"]
@@ -50,6 +51,11 @@ class Found(NamedTuple):
         heard = self.agreement[~np.isnan(self.agreement)]
         return float(heard.mean()) if len(heard) else float("nan")
 
+    @property
+    def quiet(self) -> float:
+        """Share of seconds without sound, or with silence."""
+        return float((~self.has_audio | self.silent).mean())
+
 
 def of_videos(agreement: np.ndarray, video: np.ndarray) -> np.ndarray:
     """Mean agreement of each video, [v].
@@ -67,10 +73,19 @@ def read(files: Iterable[Path]) -> list[Found]:
     Raises:
         VisxpError: a file is no such one, or of a model that gives no agreement.
     """
-    found = []
+    found, models = [], set()
     for file in files:
-        about_of(file)  # says what is wrong with one that is none
-        table = pq.read_table(file, columns=COLUMNS)
+        models.add(about_of(file)["model_sha256"])
+        if len(models) > 1:
+            raise VisxpError(
+                f"{file} must be by the same weights as those before: what two models "
+                "say cannot be compared."
+            )
+        try:
+            table = pq.read_table(file, columns=COLUMNS)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            told = " ".join(str(error).split())
+            raise VisxpError(f"{file} is damaged: {told}.") from error
         heard = table["has_audio"].to_numpy() & ~table["silent"].to_numpy()
         agreement = table["agreement"].to_numpy().astype(float)
         if np.isnan(agreement[heard]).any():
@@ -111,6 +126,8 @@ def least(agreement: np.ndarray, count: int) -> np.ndarray:
 def page(found: list[Found], made: dict[str, str]) -> str:
     """The page of some videos."""
     order = sorted(found, key=lambda one: (np.isnan(one.mean), one.mean))
+    shown, rest = order[:VIDEOS], order[VIDEOS:]
+    shown += sorted(rest, key=lambda one: -one.quiet)[:QUIET]
     videos = [
         Video(
             path=one.path,
@@ -121,7 +138,7 @@ def page(found: list[Found], made: dict[str, str]) -> str:
             course=one.agreement,
             lowest=seconds_of(one, least(one.agreement, LOWEST)),
         )
-        for one in order[:VIDEOS]
+        for one in shown
     ]
     every = np.concatenate([one.agreement for one in found])
     owner = np.repeat(np.arange(len(found)), [len(one.start_s) for one in found])
@@ -141,9 +158,9 @@ def run(features: list[Path], out: Path) -> None:
     """
     files = list(files_of(features))
     bar = progress_bar(iterable=files, desc="read", unit="file")
+    found = read(bar)
+    about = about_of(found[0].file)
     try:
-        found = read(bar)
-        about = about_of(found[0].file)
         made = {
             "weights": str(about["model_sha256"])[:12],
             "model": str(about.get("model", "")),
@@ -152,7 +169,7 @@ def run(features: list[Path], out: Path) -> None:
             "command": shlex.join(sys.argv),
         }
         write_whole(out, page(found, made))
-    except (OSError, pa.ArrowException) as error:
+    except OSError as error:
         raise VisxpError(f"cannot write {out}: {error}.") from error
     print(f"{len(found)} videos -> {out}")
 

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from typing import Any, TypeVar
 
@@ -10,17 +10,21 @@ T = TypeVar("T")
 WAIT_S = 0.1
 
 
-def read_ahead(items: Generator[T], size: int) -> Generator[T]:
+def read_ahead(
+    make: Callable[[Callable[[], bool]], Generator[T]], size: int
+) -> Generator[T]:
     """Items of a generator that runs up to `size` items ahead, in a thread of its own.
 
     What it raises is raised here; it is closed when this is.
 
     Args:
-        items: Not begun yet.
+        make: Of a function that says whether to stop, for a generator that may take
+            long over an item; called here.
         size: Number of items that wait at most.
     """
     waiting: queue.Queue[tuple[str, Any]] = queue.Queue(size)
     stopped = threading.Event()
+    items = make(stopped.is_set)
 
     def put(kind: str, value: Any = None) -> None:
         there = False

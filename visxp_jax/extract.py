@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from importlib.metadata import version
@@ -72,7 +72,12 @@ class Encoded(NamedTuple):
 
 
 def read_files(
-    trained: "Trained", sources: Sequence["Source"], *, shots: bool, timeout_s: float
+    trained: "Trained",
+    sources: Sequence["Source"],
+    *,
+    shots: bool,
+    timeout_s: float,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Generator[Clip | End]:
     """Clips of videos: those of one in the order of time, then its end.
 
@@ -84,6 +89,7 @@ def read_files(
         sources: Videos.
         shots: Look for shots.
         timeout_s: One that yields no clip for so long is left out.
+        stopped: Asked now and then whether to give up.
     """
     from data_prep import manifest
     from data_prep.parts import PartTask, read_clips_of, write_part
@@ -94,7 +100,9 @@ def read_files(
         folder, preset = Path(scratch), encoder.spectrogram
         what = (folder, preset, encoder.size_px, THUMBNAIL_PX, shots)
         tasks = [PartTask(source, *what) for source in sources]
-        for task, result in run_isolated(write_part, tasks, timeout_s=timeout_s):
+        for task, result in run_isolated(
+            write_part, tasks, timeout_s=timeout_s, stopped=stopped
+        ):
             source = task.source
             if isinstance(result, Failure):
                 if isinstance(result.error, OSError):
@@ -245,7 +253,8 @@ def is_done(path: Path, about: dict[str, Any]) -> bool:
         found = about_of(path)
     except VisxpError:
         return False
-    return all(found.get(key) == value for key, value in about.items())
+    same = all(found.get(key) == value for key, value in about.items())
+    return same and path.with_name(f"_{path.stem}.json").exists()
 
 
 class Files:
@@ -368,9 +377,11 @@ def run(
         out.mkdir(parents=True, exist_ok=True)
         todo = [source for source in sources if not files.done(source)]
         before = len(sources) - len(todo)
-        items = read_files(trained, todo, shots=shots, timeout_s=timeout_s)
+        read = partial(read_files, trained, todo, shots=shots, timeout_s=timeout_s)
         with (
-            closing(read_ahead(items, 2 * batch_size)) as ahead,
+            closing(
+                read_ahead(lambda stopped: read(stopped=stopped), 2 * batch_size)
+            ) as ahead,
             progress_bar(
                 desc="extract", unit="file", total=len(sources), initial=before
             ) as bar,

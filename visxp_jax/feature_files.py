@@ -92,6 +92,8 @@ class Writer:
         self._path = folder / f"{name}.parquet"
         self._json = folder / f"_{name}.json"
         self._unfinished = folder / f".{name}.{os.getpid()}.tmp"
+        for unfinished in folder.glob(f".{name}.*.tmp"):  # of a call that was killed
+            unfinished.unlink(missing_ok=True)
         self._writer: pq.ParquetWriter | None = None
         self._rows: list[Row] = []
         self._vectors: dict[str, list[np.ndarray]] = {}
@@ -124,6 +126,7 @@ class Writer:
         """Put it in place; without rows only the JSON, and no older features stay."""
         if self._rows:
             self._flush()
+        self._json.unlink(missing_ok=True)  # it vouches for what is there
         if self._writer is None:
             self._path.unlink(missing_ok=True)
         else:

@@ -31,6 +31,7 @@ from visxp_jax.production.keyframes import (
     whole_ms,
 )
 from visxp_jax.production.write_folder import KEYFRAMES, Task, write_folder
+from visxp_jax.train.lock import locked
 
 SILENCE = np.float32(PRESETS["visxp"].silence)
 
@@ -257,7 +258,7 @@ def test_folders_are_what_features_are_made_of(tmp_path, capsys):
     out = tmp_path / "out"
     videos = [str(first), str(second), "--workers=1"]
     assert segment.main([*videos, f"--out={out}"]) == 0
-    folders = sorted(out.iterdir())
+    folders = sorted(out.glob("[!.]*"))
     assert [path.name for path in folders] == ["a.b", "silent"]
     command = [*map(str, folders), *network, f"--out={tmp_path / 'features'}"]
     assert extract.main(command) == 0
@@ -292,12 +293,12 @@ def test_what_is_done_is_left_alone_and_the_rest_made_again(options, tmp_path, c
     assert "skipped: " in told.err
     assert "bad.mp4: not a readable media file" in told.err
     assert told.err.endswith("error: 1 of 2 were skipped.\n")
-    assert os.listdir(out) == [made.name]
+    assert sorted(os.listdir(out)) == [".visxp-lock", made.name]
 
     def changed() -> bool:
         before = made.stat().st_ino
         assert segment.main([command[0], *command[2:]]) == 0
-        assert os.listdir(out) == [made.name]
+        assert sorted(os.listdir(out)) == [".visxp-lock", made.name]
         return made.stat().st_ino != before
 
     command[:2] = sorted(command[:2])
@@ -336,6 +337,7 @@ def test_odd_names_are_just_names(tmp_path, monkeypatch):
     os.unlink("x.mp4")
     videos = [Path(os.fsdecode(name)) for name in odd]
     assert segment.run(videos, Path("out"), workers=1) == 0
+    (Path("out") / ".visxp-lock").unlink()
     found = {os.fsencode(name) for name in os.listdir("out")}
     assert found == {name.removesuffix(b".mp4") for name in odd}
     for name in os.listdir("out"):
@@ -367,3 +369,13 @@ def test_mistakes_are_one_line_and_nothing_is_begun(tmp_path, capsys, monkeypatc
     assert "pip install 'visxp-jax[shots]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert segment.main([video, out, "--keyframes=seconds", "--workers=1"]) == 0
+
+
+def test_two_runs_do_not_write_into_one_folder(tmp_path, capsys):
+    write_video(tmp_path / "a.mp4")
+    out = tmp_path / "out"
+    with locked(out, name=".visxp-lock"):
+        command = [str(tmp_path / "a.mp4"), f"--out={out}", "--keyframes=seconds"]
+        assert segment.main(command) == 2
+    assert "must not be in use" in capsys.readouterr().err
+    assert os.listdir(out) == [".visxp-lock"]

@@ -92,6 +92,15 @@ def test_clips_give_the_vectors_that_the_exact_search_has(store):
     assert near.vector(0, "audio") is None
 
 
+def test_a_segment_without_any_sound_gives_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(MODULE, "FEW", 8)
+    store = Store(tmp_path / "index")
+    silent = write_features(tmp_path / "a.parquet", {"a": 50}, silent=("a",))
+    store.add([silent])
+    build(store)
+    assert Approximate(store).search(np.ones(6), "audio") == [[]]
+
+
 def test_across_modalities_is_refused(store):
     scores = match_scores(None, None, "audio")  # type: ignore[arg-type]
     with pytest.raises(VisxpError, match="leave out --approximate"):

@@ -114,3 +114,23 @@ def test_an_empty_index_finds_nothing(tmp_path):
     searcher = Searcher(Store(tmp_path / "index"))
     assert len(searcher) == 0
     assert searcher.search(np.ones((2, 8)), "video") == [[], []]
+
+
+def test_an_index_of_which_all_was_taken_out_finds_nothing(tmp_path):
+    store = Store(tmp_path / "index")
+    store.add([write_features(tmp_path / "a.parquet", {"a.mp4": 3})])
+    store.delete(["a.mp4"])
+    searcher = Searcher(store)
+    assert len(searcher) == 0
+    assert searcher.search(np.ones(8), "video") == [[]]
+
+
+def test_thumbnails_are_those_of_their_clips_where_others_were_taken_out(tmp_path):
+    store = Store(tmp_path / "index")
+    store.add([write_features(tmp_path / "a.parquet", {"a": 3, "b": 2, "c": 4})])
+    store.delete(["b"])
+    searcher = Searcher(store)
+    for row in range(7):
+        clip = searcher.clip(row)
+        told = f"{clip.path} {int(clip.start_s)}"
+        assert searcher.thumbnail(row).decode() == told

@@ -125,6 +125,11 @@ def test_mistakes_are_one_line(made, tmp_path, capsys):
             "no sound to search by",
         ),
         (["find", index, f"--like={made / '0.mp4'}", "-k", "0"], "-k must be"),
+        (["find", index, f"--like={made / '0.mp4'}", "--at=nan"], "--at must be 0 or"),
+        (
+            ["find", index, f"--like={other}", "--collection=al"],
+            "got 'al'; there is 'al",
+        ),
         (["remove", index, "none.mp4"], "has none of the 1 files"),
         (["add", index, str(other)], "must be a .parquet file"),
     ):

@@ -60,7 +60,7 @@ def test_deleted_files_no_longer_count_and_may_come_back(store, tmp_path):
     }
     (rows, _) = store.rows()
     np.testing.assert_array_equal(
-        rows.vectors["audio"], vectors("a.mp4", 3, "audio").astype(np.float16)
+        rows.vectors_of("audio"), vectors("a.mp4", 3, "audio").astype(np.float16)
     )
     features = write_features(tmp_path / "c.parquet", {"b.mp4": 4})
     store.add([features], "news")
@@ -92,12 +92,12 @@ def test_compacting_keeps_what_counts_and_frees_the_rest(store, tmp_path):
         for path, start, x in zip(
             rows.table["path"],
             rows.table["start_s"],
-            rows.vectors["video"],
+            rows.vectors_of("video"),
             strict=True,
         ):
             wanted = vectors(path.as_py(), 4, "video")[int(start.as_py())]
             np.testing.assert_array_equal(x, wanted.astype(np.float16))
-        told = [thumbnail.as_py().decode() for thumbnail in rows.thumbnails]
+        told = [rows.thumbnails[i].as_py().decode() for i in rows.stored.tolist()]
         where = zip(rows.table["path"], rows.table["start_s"], strict=True)
         assert told == [f"{p.as_py()} {int(s.as_py())}" for p, s in where]
 
@@ -120,6 +120,27 @@ def test_feature_files_that_have_not_changed_are_left_out(store, tmp_path):
     news = {(path, at) for c, path, at in paths(store) if c == "news"}
     assert {at for path, at in news if path == "1.mp4"} == set(range(5))
     assert ("1b.mp4", 0) in news  # its file was replaced by one without it
+
+
+def test_a_video_that_comes_twice_counts_once(store, tmp_path):
+    files = [tmp_path / "1.parquet", tmp_path / "2.parquet"]
+    for path, seconds in zip(files, (3, 5), strict=True):
+        write_features(path, {"x.mp4": seconds})
+    store.add(files, "twice")
+    assert [at for c, _, at in paths(store) if c == "twice"] == [0, 1, 2, 3, 4]
+
+
+def test_compacting_keeps_segments_to_their_size(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("visxp_jax.search.store.CLIPS_PER_SEGMENT", 5)
+    files = [write_features(tmp_path / f"{i}.parquet", {f"{i}": 3}) for i in range(4)]
+    for path in files:
+        store.add([path], "many")
+    store.delete(["1"], "many")
+    before = sorted(paths(store))
+    store.compact()
+    assert [s.rows for s in store.manifest.segments if s.collection == "many"] == [6, 3]
+    assert sorted(paths(Store(store.path))) == before
+    assert Store(store.path).add(files, "many") == (3, 3)  # what was taken out
 
 
 def test_many_feature_files_are_few_segments(store, tmp_path, monkeypatch):

@@ -60,14 +60,13 @@ class LiveIndex:
     def _load(self, stamp: str, store: Store) -> Now:
         def model(what: str) -> Trained:
             if self.trained is None:
-                raise VisxpError(f"{what} needs the model: start with --workdir.")
-            if self.trained.about["sha256"] != store.manifest.model_sha256:
                 raise VisxpError(
-                    f"{what} needs the model, but the index is now of another one: "
-                    "start again."
+                    f"{what} needs the model that made the index: start with --workdir."
                 )
             return self.trained
 
+        if self.trained and self.trained.about["sha256"] != store.manifest.model_sha256:
+            self.trained = None  # vectors of two models cannot be compared
         searcher = Searcher(store)
         return Now(stamp, Finder(searcher, model), searcher)
 

@@ -159,9 +159,7 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/api/about":
             self._json(HTTPStatus.OK, self._about(now))
         elif path == "/api/search":
-            self._json(
-                HTTPStatus.OK, answers.answer(now, asked, dict(self.server.uploads))
-            )
+            self._json(HTTPStatus.OK, answers.answer(now, asked, self._uploads()))
         elif path == "/hierarchy":
             row = self._row(now, "".join(asked.get("row", [])[-1:]), asked)
             self._page(hierarchy_page(now, row), OFFLINE)
@@ -176,6 +174,10 @@ class Handler(BaseHTTPRequestHandler):
                 self._media(self.server.clips.mp4(now.searcher.clip(row)))
         else:
             raise Missing("there is nothing here.")
+
+    def _uploads(self) -> dict[str, Upload]:
+        """None once the index is of another model than that which they went through."""
+        return dict(self.server.uploads) if self.server.live.trained else {}
 
     def _about(self, now: Now) -> dict[str, Any]:
         trained = self.server.live.trained

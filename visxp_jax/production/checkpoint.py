@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from visxp_jax.models.audiovisual import AudioVisualNet, Head
 from visxp_jax.models.bind import PUBLISHED_POOL, build_network
 from visxp_jax.production.settings import Normalisation, Settings
 from visxp_jax.production.torch_file import Tensor, TorchFile
+from visxp_jax.sharding import compiler_options
 
 Arrays = Mapping[str, np.ndarray]  # by the names of a state_dict
 
@@ -233,14 +235,15 @@ def make_encoder(
         an audio tower, sounds are not looked at, and None stands for their vectors.
     """
     network, variables = model.network, model.variables
+    compiled = partial(jax.jit, compiler_options=compiler_options())
 
-    @jax.jit
+    @compiled
     def both(variables: Any, image: jax.Array, sound: jax.Array) -> Any:
         return network.apply(
             variables, image, sound, train=False, method="embed_normalised"
         )
 
-    @jax.jit
+    @compiled
     def sight(variables: Any, image: jax.Array) -> Any:
         parts = {kind: tree["video_model"] for kind, tree in variables.items()}
         return network.video_model.apply(parts, image, train=False)

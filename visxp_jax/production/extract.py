@@ -52,7 +52,6 @@ from visxp_jax.production.settings import Settings, read_settings
 from visxp_jax.progress import progress_bar
 
 BATCH = 32
-REST = 4  # of a folder, at a time: filled up to 32 a short one would cost much more
 READERS = 4  # threads, each with a picture in hand
 RECIPE = PRESETS["visxp"]  # of stored spectrograms
 
@@ -173,8 +172,8 @@ def features_of(
         if len(waiting) == BATCH:
             encoded(waiting, BATCH)
             waiting = []
-    for first in range(0, len(waiting), REST):
-        encoded(waiting[first : first + REST], REST)
+    for item in waiting:  # a short folder filled up to 32 would cost much more
+        encoded([item], 1)
     found = np.concatenate(rows)
     if not np.isfinite(found).all():
         raise VisxpError("features must be finite, got NaN or infinity.")

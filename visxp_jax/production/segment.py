@@ -42,6 +42,7 @@ from visxp_jax.production.write_folder import (
     write_folder,
 )
 from visxp_jax.progress import progress_bar
+from visxp_jax.train.lock import locked
 
 RATES_HZ = (24_000,)
 # Windows of 20 ms must be whole samples, and fit into the 1024 of the transform.
@@ -73,7 +74,7 @@ def run(
     Raises:
         VisxpError: an option is out of range, PySceneDetect is wanted and missing, two
             videos have one name, what is there is none of ours, or `out` cannot be
-            written to.
+            written to or is in use.
     """
     from data_prep.pool import Failure, run_isolated
     from data_prep.sources import source_of
@@ -93,9 +94,13 @@ def run(
     to_do.sort(key=lambda task: -task.source.num_bytes)
     failed = made = seconds = 0
     begun = time.monotonic()
-    with progress_bar(
-        desc="segment", unit="file", total=len(tasks), initial=len(tasks) - len(to_do)
-    ) as bar:
+    before = len(tasks) - len(to_do)
+    with (
+        locked(out, name=".visxp-lock"),  # hidden from `FOLDERS/*`
+        progress_bar(
+            desc="segment", unit="file", total=len(tasks), initial=before
+        ) as bar,
+    ):
 
         def on_beat() -> None:
             nonlocal seconds

@@ -69,14 +69,13 @@ def agreement_html(
 
     Args:
         title: Of the page.
-        videos: Those with the least agreement first.
-        seconds: The same.
+        videos: Those to show.
+        seconds: Those to show, the one with the least agreement first.
         of: Number of videos that there are.
         made: What made it.
     """
-    shown = (
-        "" if of <= len(videos) else f" The {len(videos):,} with the least are shown."
-    )
+    some = f" {len(videos):,} are shown, of the least agreement or the most silence."
+    shown = "" if of <= len(videos) else some
     lead = f"{of:,} videos.{shown}"
     return filled(
         "agreement.html",

@@ -43,6 +43,13 @@ def find(args: argparse.Namespace) -> list[Hit]:
     """
     store = Store(args.index)
     searcher = Approximate(store) if args.approximate else Searcher(store)
+    known = {segment.collection for segment in store.manifest.segments}
+    if unknown := sorted(set(args.collection or ()) - known):
+        raise VisxpError(
+            f"--collection must be one of the index's, got {unknown[0]!r}; there "
+            f"{'is' if len(known) == 1 else 'are'} "
+            f"{', '.join(map(repr, sorted(known))) or 'none'}."
+        )
     model = partial(trained_for, store, args.workdir)
     finder = Finder(searcher, model)
     names = (str(args.like), source_of(Path(os.path.abspath(args.like))).name)
@@ -120,6 +127,8 @@ def run(args: argparse.Namespace) -> None:
     elif args.verb == "show":
         show(Store(args.index))
     else:
+        if not args.at >= 0:
+            raise VisxpError(f"--at must be 0 or more seconds, got {args.at:g}.")
         if args.k < 1:
             raise VisxpError(f"-k must be at least 1, got {args.k}.")
         hits = find(args)

@@ -71,10 +71,11 @@ def build(store: Store) -> int:
 def _build(make: Any, rows: Rows, name: str, done: Callable[[int], object]) -> None:
     x = rows.vectors[name]
     graph = make(ndim=x.shape[1], metric="cos", dtype="f16")
-    for first in range(0, len(x), BLOCK):
-        part = x[first : first + BLOCK]
+    for first in range(0, len(rows.stored), BLOCK):
+        keys = rows.stored[first : first + BLOCK]
+        part = x[keys]
         there = part.any(axis=1)  # zeros stand for what is not there
-        graph.add(rows.stored[first : first + BLOCK][there], part[there])
+        graph.add(keys[there], part[there])
         done(len(part))
     path = rows.folder / GRAPH.format(name)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -82,6 +83,8 @@ def _build(make: Any, rows: Rows, name: str, done: Callable[[int], object]) -> N
         graph.save(os.fspath(unfinished))
         sync(unfinished)
         unfinished.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise VisxpError(f"cannot write {path}: {error}.") from error
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -125,12 +128,13 @@ class Approximate(Catalogue):
     def has(self, row: int, modality: str) -> bool:
         """Whether a clip can be seen ('video') or heard ('audio')."""
         part, at = self._at(row)
-        return bool(part.rows.vectors[modality][at].any())
+        return bool(part.rows.vectors[modality][part.rows.stored[at]].any())
 
     def vector(self, row: int, modality: str) -> np.ndarray | None:
         """The vector float32 [d] of a clip; None if it lacks that modality."""
         part, at = self._at(row)
-        vector = part.rows.vectors[modality][at].astype(np.float32)
+        stored = part.rows.stored[at]
+        vector = part.rows.vectors[modality][stored].astype(np.float32)
         return vector if vector.any() else None
 
     def search(
@@ -196,8 +200,10 @@ def _nearest(
     count = int(allowed.sum())
     graph = part.graphs.get(modality)
     if graph is None or count <= max(FEW, RARE * len(part.place)):
-        return _compared(part.rows.vectors[modality], query, np.flatnonzero(allowed), k)
+        return _compared(part.rows, modality, query, np.flatnonzero(allowed), k)
     wanted = k
+    if not len(graph):
+        return np.zeros(0, int), np.zeros(0)
     while True:
         found = graph.search(query, min(wanted, len(graph)))
         keys = found.keys.astype(np.int64)
@@ -210,12 +216,13 @@ def _nearest(
 
 
 def _compared(
-    vectors: np.ndarray, query: np.ndarray, places: np.ndarray, k: int
+    rows: Rows, modality: str, query: np.ndarray, places: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same, of these places, each of them compared."""
     scores = np.full(len(places), -np.inf)
     for first in range(0, len(places), BLOCK):
-        x = vectors[places[first : first + BLOCK]].astype(np.float32)
+        stored = rows.stored[places[first : first + BLOCK]]
+        x = rows.vectors[modality][stored].astype(np.float32)
         length = np.linalg.norm(x, axis=1)
         cosine = x @ query / np.where(length > 0, length, 1)
         scores[first : first + BLOCK] = np.where(length > 0, cosine, -np.inf)

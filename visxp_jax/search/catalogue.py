@@ -56,7 +56,7 @@ class Catalogue:
             )
             for name in NUMBERS
         }
-        self._thumbnails = [rows.thumbnails for rows in found]
+        self._found = found
         self.first = np.cumsum([0, *(len(rows.table) for rows in found)])
 
     def __len__(self) -> int:
@@ -75,7 +75,8 @@ class Catalogue:
     def thumbnail(self, row: int) -> bytes:
         """JPEG of a clip; none if there is no picture."""
         part = int(np.searchsorted(self.first, row, side="right")) - 1
-        return self._thumbnails[part][row - int(self.first[part])].as_py()
+        rows = self._found[part]
+        return rows.thumbnails[int(rows.stored[row - int(self.first[part])])].as_py()
 
     def allowed(self, collections: Collection[str] | None) -> np.ndarray:
         """Which clips are in one of these collections, bool [n]; None for all."""

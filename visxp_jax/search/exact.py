@@ -84,11 +84,12 @@ class Searcher(Catalogue):
         for name in MODALITIES:
             self._blocks[name], self._lengths[name] = [], np.zeros((0, 1), np.float32)
             if found:
-                self._load(name, [rows.vectors[name] for rows in found])
+                self._load(name, [rows.vectors_of(name) for rows in found])
 
     def _load(self, name: str, parts: list[np.ndarray]) -> None:
         width = parts[0].shape[1]
-        lengths, block, filled = [], np.zeros((BLOCK, width), np.float32), 0
+        lengths = [np.zeros((0, 1), np.float32)]
+        block, filled = np.zeros((BLOCK, width), np.float32), 0
 
         def put(rows: int) -> None:
             self._blocks[name].append(jnp.asarray(block[:rows].copy()))

@@ -75,18 +75,24 @@ class Rows(NamedTuple):
     Attributes:
         collection: That they belong to.
         table: A row for each clip, see `COLUMNS`.
-        vectors: float16 [n, d] by modality, as the encoders give them.
-        thumbnails: JPEGs, on the disk until one is looked at.
-        folder: Of the segment.
         stored: Where these clips are among all that the segment was written with.
+        vectors: float16 [written, d] by modality, as the encoders give them, of all
+            that it was written with; on the disk until they are looked at.
+        thumbnails: JPEGs of the same, likewise.
+        folder: Of the segment.
     """
 
     collection: str
     table: pa.Table
+    stored: np.ndarray
     vectors: dict[str, np.ndarray]
     thumbnails: pa.ChunkedArray
     folder: Path
-    stored: np.ndarray
+
+    def vectors_of(self, modality: str) -> np.ndarray:
+        """Those of the clips that count, float16 [n, d]."""
+        x = self.vectors[modality]
+        return x if len(self.stored) == len(x) else x[self.stored]
 
 
 class Added(NamedTuple):
@@ -168,9 +174,7 @@ class Store:
             paths = table["path"].to_pylist()
             stored = np.flatnonzero([path not in gone for path in paths])
             table = table.take(stored)
-            arrays = {name: x[stored] for name, x in arrays.items()}
-            thumbnails = thumbnails.take(stored)
-        return Rows(segment.collection, table, arrays, thumbnails, folder, stored)
+        return Rows(segment.collection, table, stored, arrays, thumbnails, folder)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -185,7 +189,13 @@ class Store:
                     shutil.rmtree(segments / name)
             for unfinished in self.path.glob(f"{MANIFEST}.*"):
                 unfinished.unlink()
-            yield
+            try:
+                yield
+            except OSError as error:
+                raise VisxpError(
+                    f"cannot write to {self.path}: {error}; what was added before is "
+                    "safe."
+                ) from error
 
     def _commit(self, manifest: Manifest) -> None:
         values = {"format": FORMAT, **asdict(manifest)}
@@ -222,6 +232,9 @@ class Store:
                 continue
             found = feature_files.read(path)
             self._check_model(path, str(found.about["model_sha256"]))
+            videos = _videos(found)
+            # A video that comes twice counts once, as it came last.
+            waiting = [one for one in waiting if not videos & _videos(one[1])]
             waiting.append((stamp, found))
             if sum(len(x.table) for _, x in waiting) >= CLIPS_PER_SEGMENT:
                 saved(self._add(waiting, collection))
@@ -344,26 +357,33 @@ class Store:
             return before - len(self)
 
     def compact(self) -> None:
-        """Write what counts anew, a segment for each collection, and drop the rest."""
+        """Write what counts anew, in few segments, and drop the rest."""
         with self._writing():
-            parts: dict[str, list[tuple[Segment, Rows]]] = {}
+            groups: list[tuple[str, list[Rows]]] = []
+            of_collection: dict[str, list[Rows]] = {}
             for segment in self.manifest.segments:
                 rows = self._segment(segment, vectors=True)
-                if rows.table.num_rows:
-                    parts.setdefault(segment.collection, []).append((segment, rows))
+                if not rows.table.num_rows:
+                    continue
+                group = of_collection.get(segment.collection)
+                if group is None or sum(map(_clips, group)) >= CLIPS_PER_SEGMENT:
+                    group = of_collection[segment.collection] = []
+                    groups.append((segment.collection, group))
+                group.append(rows)
+            known = {name: self._stamps(name) for name in of_collection}
             segments, number = [], self.manifest.next
-            for collection, each in parts.items():
-                table = pa.concat_tables(
-                    [
-                        rows.table.append_column("thumbnail", rows.thumbnails)
-                        for _, rows in each
-                    ]
+            for collection, group in groups:
+                table = pa.concat_tables([rows.table for rows in group])
+                thumbnails = [_taken(rows.thumbnails, rows.stored) for rows in group]
+                table = table.append_column(
+                    "thumbnail", pa.chunked_array(sum(thumbnails, []), pa.binary())
                 )
                 vectors = {
-                    name: np.concatenate([rows.vectors[name] for _, rows in each])
+                    name: np.concatenate([rows.vectors_of(name) for rows in group])
                     for name in MODALITIES
                 }
-                stamps = self._stamps(collection)
+                videos = set(table["path"].to_pylist())
+                stamps = {s: x for s, x in known[collection].items() if videos & set(x)}
                 self._write_segment(f"{number:06d}", table, vectors, stamps)
                 segments.append(Segment(f"{number:06d}", len(table), collection))
                 number += 1
@@ -371,6 +391,24 @@ class Store:
             self._commit(replace(self.manifest, next=number, segments=tuple(segments)))
             for segment in old:
                 shutil.rmtree(self.path / "segments" / segment.name)
+
+
+def _clips(rows: Rows) -> int:
+    return rows.table.num_rows
+
+
+def _videos(features: Features) -> set[str]:
+    return set(features.table["path"].to_pylist())
+
+
+def _taken(values: pa.ChunkedArray, where: np.ndarray) -> list[pa.Array]:
+    """Some values, in their order, chunk by chunk: together they may be over 2 GiB."""
+    chunks, first = [], 0
+    for chunk in values.chunks:
+        inside = (where >= first) & (where < first + len(chunk))
+        chunks.append(chunk.take(pa.array(where[inside] - first)))
+        first += len(chunk)
+    return chunks
 
 
 def _stamp(path: Path) -> str:
