@@ -437,15 +437,20 @@ def test_extract_tells_of_each_second_which_shot_it_is_in(finished, tmp_path, ca
     import pyarrow.parquet as pq
 
     def picture(time_s: float, height: int, width: int) -> np.ndarray:
-        return np.full((height, width, 3), 40 if time_s < 1.2 else 220, np.uint8)
+        return np.full((height, width, 3), 40 if time_s < cut_s - 1e-6 else 220, "u1")
+
+    # At the frame of the second second, at no whole number of microseconds.
+    times_s = [i * 1001 / 24_000 for i in range(96)]
+    cut_s = times_s[35]
 
     video, out = tmp_path / "two.mp4", tmp_path / "out"
-    write_video(video, seconds=4, fps=25, picture=picture)
+    write_video(video, times_s=times_s, picture=picture)
     command = [f"--workdir={finished}", f"--out={out}", str(video)]
     assert extract.main([*command, "--shots"]) == 0
     table = pq.read_table(out)
-    assert table["shot_start_s"].to_pylist() == pytest.approx([0, 1.2, 1.2, 1.2])
-    assert table["shot_end_s"].to_pylist() == pytest.approx([1.2, 4, 4, 4])
+    starts, ends = (table[f"shot_{x}_s"].to_pylist() for x in ("start", "end"))
+    assert starts == pytest.approx([0, *[cut_s] * 3], abs=1e-3)
+    assert ends == pytest.approx([cut_s, *[4.004] * 3], abs=0.1)
     assert extract.main([*command, "--shots"]) == 0
     assert "1 done before" in capsys.readouterr().out
     assert extract.main(command) == 0  # other options: made anew

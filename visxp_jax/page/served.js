@@ -1,7 +1,6 @@
 "use strict";
 // Where answers come from: the server that the page is from.
 const source = (() => {
-  let index = "";
   const told = async (response) => {
     const value = await response.json().catch(() => ({ error: `the server said ${response.status}` }));
     if (!response.ok) throw new Error(value.error || `the server said ${response.status}`);
@@ -16,17 +15,18 @@ const source = (() => {
     }
     return told(response);
   };
-  const known = async (path) => {
-    const value = await reached(path);
-    index = value.index;
+  // Numbers of clips are those of one state of the index, which each therefore names.
+  const answer = async (state) => {
+    const value = await reached("/api/search?" + state);
+    for (const clip of [value.query, ...value.hits]) if (clip) clip.index = value.index;
     return value;
   };
-  const at = (kind, clip) => `/${kind}/${clip.row}?index=${encodeURIComponent(index)}`;
+  const at = (kind, clip) => `/${kind}/${clip.row}?index=${encodeURIComponent(clip.index)}`;
   return {
-    about: () => known("/api/about"),
-    answer: (state) => known("/api/search?" + state),
+    about: () => reached("/api/about"),
+    answer,
     thumbnail: (clip) => at("thumbnail", clip),
-    hierarchy: (clip) => `/hierarchy?row=${clip.row}&index=${encodeURIComponent(index)}#node=sight%20and%20sound.0`,
+    hierarchy: (clip) => `/hierarchy?row=${clip.row}&index=${encodeURIComponent(clip.index)}#node=sight%20and%20sound.0`,
     upload: (file, at_s) => reached(
       `/api/upload?name=${encodeURIComponent(file.name)}&at=${at_s}`,
       // Without the origin the server cannot know that it is this page that asks.
