@@ -8,7 +8,7 @@ import pytest
 from tests.videos import write_video
 from visxp_jax import doctor
 from visxp_jax.audio.spectrogram import visxp_at
-from visxp_jax.production.arrays import write_pickled_dict
+from visxp_jax.production.arrays import pickled_dict
 
 MIDDLE_MS = 1500
 OFFSETS_MS = (0, doctor.STEP_MS, doctor.FURTHEST_MS)
@@ -33,7 +33,7 @@ def reference(video, setting: doctor.Setting, rate_hz: int = 24_000):
     recipe = setting.spectrogram
     wave = sound.second(setting.offset_ms, setting.rate_hz or rate_hz, recipe.rate_hz)
     path = video.with_name(f"{MIDDLE_MS}_{rate_hz}.npz")
-    write_pickled_dict(path, {"audio": recipe.log_mel(wave)[None]})
+    path.write_bytes(pickled_dict({"audio": recipe.log_mel(wave)[None]}))
     return path
 
 
@@ -69,7 +69,7 @@ def test_what_no_single_setting_explains_is_said(video):
 )
 def test_other_shapes_are_explained(shape, why, video):
     path = video.with_name(f"{MIDDLE_MS}_24000.npz")
-    write_pickled_dict(path, {"audio": np.zeros(shape, np.float32)})
+    path.write_bytes(pickled_dict({"audio": np.zeros(shape, np.float32)}))
     assert why in doctor.compare(video, path)[-1]
 
 

@@ -52,28 +52,26 @@ def write_features(folder: Path, x: np.ndarray) -> None:
         writer.finish({"model_sha256": "0" * 64})
 
 
-def ours(x: np.ndarray, scratch: Path) -> Find:
-    """Loaded from the disk, where it was put before."""
-    del x
-    searcher = Searcher(Store(scratch / "index"))
+def of_searcher(searcher: Searcher | Approximate) -> Find:
+    """Numbers of the clips that one of ours finds."""
 
     def find(queries: np.ndarray) -> np.ndarray:
         hits = searcher.search(queries, "video", k=K)
         return np.array([[hit.row for hit in one] for one in hits])
 
     return find
+
+
+def ours(x: np.ndarray, scratch: Path) -> Find:
+    """Loaded from the disk, where it was put before."""
+    del x
+    return of_searcher(Searcher(Store(scratch / "index")))
 
 
 def ours_approximate(x: np.ndarray, scratch: Path) -> Find:
     """By graphs for its segments, built before."""
     del x
-    searcher = Approximate(Store(scratch / "index"))
-
-    def find(queries: np.ndarray) -> np.ndarray:
-        hits = searcher.search(queries, "video", k=K)
-        return np.array([[hit.row for hit in one] for one in hits])
-
-    return find
+    return of_searcher(Approximate(Store(scratch / "index")))
 
 
 def numpy_product(x: np.ndarray, scratch: Path) -> Find:

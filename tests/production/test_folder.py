@@ -17,7 +17,7 @@ from tests.production.test_checkpoint import AVNET, VISUALNET, avnet, tensors
 from tests.production.torch_zip import save
 from visxp_jax.errors import VisxpError
 from visxp_jax.production import extract
-from visxp_jax.production.arrays import read_pickled_dict, write_pickled_dict
+from visxp_jax.production.arrays import pickled_dict, read_pickled_dict
 from visxp_jax.production.folder import (
     SHOTS,
     name_of,
@@ -44,7 +44,7 @@ def folder(path: Path, times=(500, 1500, 12000), shots: str = "[(0, 2000)]") -> 
         image = Image.new("RGB", (40 + i, 30), (10 * i, 100, 200))
         image.save(path / "keyframes" / f"{time}.jpg")
         file = path / "spectrograms" / f"{time}_24000.npz"
-        write_pickled_dict(file, {"audio": spectrogram(i)})
+        file.write_bytes(pickled_dict({"audio": spectrogram(i)}))
     (path / SHOTS).write_text(shots, encoding="utf-8")
     return path
 
@@ -141,7 +141,7 @@ def test_spectrograms_of_any_numpy_are_read(version, protocol, tmp_path):
 
 def test_what_is_written_numpy_reads_as_the_original_does(tmp_path):
     path, wanted = tmp_path / "1_24000.npz", np.asfortranarray(spectrogram()[0])
-    write_pickled_dict(path, {"audio": wanted})
+    path.write_bytes(pickled_dict({"audio": wanted}))
     with np.load(path, allow_pickle=True) as file:
         np.testing.assert_array_equal(file["arr_0"].item()["audio"], wanted)
     np.testing.assert_array_equal(read_pickled_dict(path)["audio"], wanted)
@@ -364,7 +364,7 @@ def test_keyframes_are_resized_whole_and_normalised(tmp_path):
 
 def test_short_spectrograms_are_filled_up_and_others_refused(tmp_path):
     path, short = tmp_path / "1_24000.npz", spectrogram(frames=66)
-    write_pickled_dict(path, {"audio": short})
+    path.write_bytes(pickled_dict({"audio": short}))
     none = np.zeros(257, bool)
     found, filled, foreign = read_spectrogram(path, AUDIO, silence=-2.5, empty=none)
     assert (filled, foreign) == (True, False)
@@ -377,7 +377,7 @@ def test_short_spectrograms_are_filled_up_and_others_refused(tmp_path):
         (spectrogram() * np.inf, "finite"),
         (np.zeros((1, 257, 99), int), "floats"),
     ):
-        write_pickled_dict(path, {"audio": bad})
+        path.write_bytes(pickled_dict({"audio": bad}))
         with pytest.raises(VisxpError, match=line):
             read_spectrogram(path, AUDIO, silence=-2.5, empty=none)
 
@@ -390,7 +390,7 @@ def test_spectrograms_of_another_scale_are_told_from_visxps(tmp_path):
     recipe = extract.RECIPE
 
     def is_foreign(values: np.ndarray) -> bool:
-        write_pickled_dict(path, {"audio": values})
+        path.write_bytes(pickled_dict({"audio": values}))
         return read_spectrogram(path, AUDIO, recipe.silence, empty).foreign
 
     for level in (0.0, 1e-4, 0.01, 1.0):  # silence, a bit, quiet, loud
@@ -482,7 +482,9 @@ def test_folders_of_the_first_versions_have_their_sound(network, tmp_path, capsy
     source = folder(tmp_path / "a")
     (source / "spectrograms").rename(source / "spectograms")
     short = spectrogram(frames=66)
-    write_pickled_dict(source / "spectograms" / "500_24000.npz", {"audio": short})
+    (source / "spectograms" / "500_24000.npz").write_bytes(
+        pickled_dict({"audio": short})
+    )
     assert extract.main([str(source), *network]) == 0
     assert "3 keyframes, 1 whose sound ends early" in capsys.readouterr().out
     about = json.loads((tmp_path / "features" / "a.json").read_text())

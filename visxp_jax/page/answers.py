@@ -11,7 +11,8 @@ from visxp_jax.page.live import Now
 from visxp_jax.report.gallery import clock
 from visxp_jax.report.markup import shown
 from visxp_jax.search import browse
-from visxp_jax.search.exact import Hit, Searcher
+from visxp_jax.search.catalogue import Hit
+from visxp_jax.search.exact import Searcher
 from visxp_jax.search.finder import MODALITIES
 
 RESULTS = 60

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from visxp_jax.atomic import write_whole
 from visxp_jax.errors import VisxpError
 from visxp_jax.production.files import Unreadable, Zip, read_bytes
 from visxp_jax.production.pickles import Buildable, PickleRefused, read_pickle
@@ -130,8 +129,8 @@ def _read_npy(data: bytes) -> Any:
     raise Unreadable("one pickled dict expected, got something else")
 
 
-def write_pickled_dict(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write such a file, byte by byte as `numpy.savez(path, arrays)` does."""
+def pickled_dict(arrays: dict[str, np.ndarray]) -> bytes:
+    """Such a file, byte by byte as `numpy.savez(path, arrays)` writes it."""
     out = io.BytesIO()
     np.savez(out, arrays)  # type: ignore[arg-type]
-    write_whole(path, out.getvalue())
+    return out.getvalue()

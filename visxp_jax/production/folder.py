@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from visxp_jax.container import MAX_PIXELS
 from visxp_jax.errors import VisxpError
 from visxp_jax.production.arrays import MAX_BYTES, read_pickled_dict
 from visxp_jax.production.files import Unreadable, read_bytes
@@ -35,7 +36,6 @@ from visxp_jax.production.settings import AudioSettings, Normalisation
 MAX_MEMBERS = 500_000
 MAX_ARCHIVE_BYTES = 16 * 2**30
 MAX_HEADER_BYTES = 8 * 2**10
-MAX_PIXELS = 8192 * 4608
 MAX_PICTURE_BYTES = 32 * 2**20
 MAX_SCANS = 64  # of a JPEG, each of which goes over all pixels
 MAX_METADATA_BYTES = 4 * 2**20

@@ -1,6 +1,5 @@
 """One video as a folder of VisXP, which appears only when it is whole."""
 
-import io
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from visxp_jax.media import (
     MediaError,
     printable,
 )
+from visxp_jax.production.arrays import pickled_dict
 from visxp_jax.production.files import read_bytes
 from visxp_jax.production.folder import SHOTS, TAR_DAMAGE
 from visxp_jax.production.keyframes import Segments, Window, by_seconds, by_shots
@@ -177,9 +177,7 @@ def spectrogram_of(recipe: Spectrogram, window: Window) -> bytes | None:
     if filled < MIN_SOUND_SHARE * recipe.rate_hz:
         return None
     log_mel = recipe.log_mel(samples.astype(np.float32) / 32_768)
-    out = io.BytesIO()
-    np.savez(out, {"audio": log_mel[None]})  # type: ignore[arg-type]
-    return out.getvalue()
+    return pickled_dict({"audio": log_mel[None]})
 
 
 def _publish(task: Task) -> None:

@@ -14,13 +14,12 @@ from PIL import Image, ImageOps
 
 from visxp_jax.audio.spectrogram import Spectrogram
 from visxp_jax.container import MAX_PIXELS, MediaError, opened
-from visxp_jax.media import read_clips
+from visxp_jax.media import MIN_SOUND_SHARE, read_clips
 from visxp_jax.tracks import SoundTrack
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow's names
 SOUNDS = (".wav", ".mp3", ".flac", ".aac", ".m4a", ".ogg", ".oga", ".opus", ".aiff")
-MIN_SOUND_SHARE = 0.5  # of a second, to be searched by
 
 
 class Example(NamedTuple):
