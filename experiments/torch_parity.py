@@ -19,8 +19,8 @@ from PIL import Image
 
 from visxp_jax.production.arrays import write_pickled_dict
 from visxp_jax.production.checkpoint import make_encoder, published, read_state
-from visxp_jax.production.extract import features_of
-from visxp_jax.production.folder import SHOTS, opened
+from visxp_jax.production.features import features_of, read_folders
+from visxp_jax.production.folder import SHOTS
 from visxp_jax.production.settings import read_settings
 
 SIZES = ((480, 270), (320, 240), (1280, 720), (200, 300), (256, 256))  # width, height
@@ -71,8 +71,9 @@ def main() -> None:
             for path in sorted(scratch.glob("*.tar")):
                 settings = read_settings(path.with_suffix(".yml"))
                 encode = make_encoder(published(read_state(path), settings, path))
-                with opened(scratch / "source") as folder:
-                    rows = features_of(folder, settings, encode).rows
+                items = read_folders([scratch / "source"], settings)
+                ((_, found),) = features_of(items, settings, encode)
+                rows = found.rows
                 np.testing.assert_array_equal(rows[:, :3], times)
                 with np.load(path.with_suffix(".npz")) as theirs:
                     at = 3

@@ -30,11 +30,11 @@ import numpy as np
 from tqdm import tqdm
 
 from visxp_jax import __version__
-from visxp_jax.ahead import read_ahead
 from visxp_jax.errors import VisxpError
 from visxp_jax.feature_files import Row, Writer, about_of, file_name
 from visxp_jax.media import printable
 from visxp_jax.progress import progress_bar
+from visxp_jax.streams import groups, read_ahead
 from visxp_jax.types import Batch
 
 # Late, for the worker processes, which import this module and read files only.
@@ -151,7 +151,7 @@ def encode(
     waiting: deque[list[Clip | End]] = deque()  # what a batch was made of
 
     def batches() -> Iterator[Batch]:
-        for group in _groups(items, size):
+        for group in groups(items, size, Clip):
             waiting.append(group)
             clips = [item for item in group if isinstance(item, Clip)]
             if clips:
@@ -179,18 +179,6 @@ def encode(
         for item in group:
             assert isinstance(item, End)
             yield item
-
-
-def _groups(items: Iterable[Clip | End], size: int) -> Iterator[list[Clip | End]]:
-    """Lists with so many clips each, and the ends among them; the last has fewer."""
-    group, clips = [], 0
-    for item in items:
-        group.append(item)
-        clips += isinstance(item, Clip)
-        if clips == size:
-            yield group
-            group, clips = [], 0
-    yield group
 
 
 def _batch(clips: list[Clip], size: int) -> Batch:

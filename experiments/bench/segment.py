@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -39,10 +40,12 @@ from experiments.bench.measure import (
     table,
 )
 from visxp_jax.production.checkpoint import make_encoder, published, read_state
-from visxp_jax.production.extract import BATCH, features_of
+from visxp_jax.production.extract import AHEAD
+from visxp_jax.production.features import BATCH, features_of, read_folders
 from visxp_jax.production.folder import opened
 from visxp_jax.production.settings import read_settings
 from visxp_jax.production.write_folder import Task, write_folder
+from visxp_jax.streams import read_ahead
 
 RATE_HZ = 24_000
 PEER = "production's way"
@@ -178,11 +181,9 @@ def features(
         encode = make_encoder(published(read_state(checkpoint), settings, checkpoint))
 
         def ours() -> list[np.ndarray]:
-            rows = []
-            for path in folders:
-                with opened(path) as folder:
-                    rows.append(features_of(folder, settings, encode).rows)
-            return rows
+            items = read_ahead(partial(read_folders, folders, settings), AHEAD)
+            found = features_of(items, settings, encode)
+            return [features.rows for _, features in found]
 
         def theirs() -> None:
             for path in folders:

@@ -16,7 +16,7 @@ from tests.production.sparse import sparse_member
 from tests.production.test_checkpoint import AVNET, VISUALNET, avnet, tensors
 from tests.production.torch_zip import save
 from visxp_jax.errors import VisxpError
-from visxp_jax.production import extract
+from visxp_jax.production import extract, features
 from visxp_jax.production.arrays import pickled_dict, read_pickled_dict
 from visxp_jax.production.folder import (
     SHOTS,
@@ -385,9 +385,9 @@ def test_short_spectrograms_are_filled_up_and_others_refused(tmp_path):
 def test_spectrograms_of_another_scale_are_told_from_visxps(tmp_path):
     """Whatever the sound was: bands that nothing reaches are at silence."""
     path, rng = tmp_path / "1_24000.npz", np.random.default_rng(0)
-    empty = extract.empty_bands(24_000, 257)
-    assert (empty.sum(), extract.empty_bands(48_000, 257).sum()) == (38, 56)
-    recipe = extract.RECIPE
+    empty = features.empty_bands(24_000, 257)
+    assert (empty.sum(), features.empty_bands(48_000, 257).sum()) == (38, 56)
+    recipe = features.RECIPE
 
     def is_foreign(values: np.ndarray) -> bool:
         path.write_bytes(pickled_dict({"audio": values}))

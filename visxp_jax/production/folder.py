@@ -88,6 +88,8 @@ def opened(path: Path) -> Iterator[Folder]:
         VisxpError: it is neither, has no keyframes or shots, a name that is no time, or
             is over a limit.
     """
+    if not path.exists():
+        raise VisxpError("no such folder or file.")
     if path.is_dir():
         yield read_folder(path)
         return

@@ -1,8 +1,8 @@
-"""Work that goes on in a thread while its results are used."""
+"""Streams of items: read ahead in a thread, and grouped for batches."""
 
 import queue
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from typing import Any, TypeVar
 
@@ -57,3 +57,24 @@ def read_ahead(
     finally:
         stopped.set()
         thread.join()
+
+
+def groups(items: Iterable[T], size: int, kind: type) -> Iterator[list[T]]:
+    """Lists with `size` items of one kind each, and what comes among these.
+
+    Args:
+        items: In the order that they stay in.
+        size: Of a batch.
+        kind: Of what fills it.
+
+    Yields:
+        The last list has fewer, or none, and what comes after them.
+    """
+    group, count = [], 0
+    for item in items:
+        group.append(item)
+        count += isinstance(item, kind)
+        if count == size:
+            yield group
+            group, count = [], 0
+    yield group

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from visxp_jax.ahead import read_ahead
+from visxp_jax.streams import groups, read_ahead
 
 
 def count(n: int, made: list[int], ended: threading.Event):
@@ -58,3 +58,9 @@ def test_one_that_takes_long_over_an_item_is_told_to_stop():
     assert next(items) == 0
     items.close()
     assert not [x for x in threading.enumerate() if x.name == "read ahead"]
+
+
+def test_groups_have_so_many_of_a_kind_and_what_is_among_them():
+    found = list(groups([1, "a", 2, 3, "b", 4, "c"], 2, int))
+    assert found == [[1, "a", 2], [3, "b", 4], ["c"]]
+    assert list(groups([], 2, int)) == [[]]

@@ -1,0 +1,98 @@
+"""Batches are filled across folders, and each folder gets its own rows all the same."""
+
+import tempfile
+
+import numpy as np
+import pytest
+
+from tests.production.test_folder import AUDIO, PLAIN, folder, packed
+from visxp_jax.errors import VisxpError
+from visxp_jax.production.features import (
+    BATCH,
+    End,
+    Features,
+    features_of,
+    read_folders,
+)
+from visxp_jax.production.settings import Settings
+
+SETTINGS = Settings(True, 5, (8, 8), PLAIN, AUDIO)
+
+
+class Encode:
+    """The mean of the sound and of the first colour, and how it was called."""
+
+    def __init__(self) -> None:
+        self.shapes = []
+
+    def __call__(self, image, sound):
+        self.shapes.append((image.shape, sound.shape))
+        return sound.mean((1, 2))[:, None], image[..., :1].mean((1, 2))
+
+
+@pytest.fixture(autouse=True)
+def _scratch(tmp_path, monkeypatch):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    yield
+    assert not list(scratch.iterdir())
+
+
+def test_rows_are_those_of_each_folder_alone(tmp_path):
+    paths = []
+    for i in range(9):
+        times = [100 * i + 10 * k for k in range(3 + 5 * i)]
+        path = folder(tmp_path / str(i), times)
+        paths.append(packed(path, tmp_path / f"{i}.tgz") if i % 2 else path)
+    (paths[2] / "spectrograms" / "220_24000.npz").unlink()
+    together = Encode()
+    found = list(features_of(read_folders(paths, SETTINGS), SETTINGS, together))
+    assert [path for path, _ in found] == paths
+    keyframes = sum(len(features.rows) for _, features in found)
+    assert keyframes == sum(3 + 5 * i for i in range(9))
+    shapes = ((BATCH, 8, 8, 3), (BATCH, 257, 99))
+    assert together.shapes == [shapes] * -(-keyframes // BATCH)
+    for path, features in found:
+        ((_, alone),) = features_of(read_folders([path], SETTINGS), SETTINGS, Encode())
+        np.testing.assert_array_equal(features.rows, alone.rows)
+        assert features[1:] == alone[1:]
+        assert np.ptp(features.rows[:, -1]) > 0
+    assert [features.missing for _, features in found] == [0, 0, 1] + 6 * [0]
+
+
+def test_one_that_cannot_be_used_costs_the_others_nothing(tmp_path):
+    paths = [folder(tmp_path / name, range(0, 500, 10)) for name in "abc"]
+    (paths[1] / "keyframes" / "40.jpg").write_bytes(b"")
+    encode = Encode()
+    paths.insert(2, tmp_path / "none")
+    found = dict(features_of(read_folders(paths, SETTINGS), SETTINGS, encode))
+    assert [isinstance(x, Features) for x in found.values()] == [1, 0, 0, 1]
+    assert "40.jpg' must be a JPEG" in str(found[paths[1]])
+    assert str(found[paths[2]]) == "no such folder or file."
+    # What comes after a broken picture is not encoded.
+    assert len(encode.shapes) == 4
+
+
+def test_vectors_that_are_not_finite_are_refused_folder_by_folder(tmp_path):
+    paths = [folder(tmp_path / name) for name in "ab"]
+
+    def encode(image, sound):
+        first = np.arange(BATCH)[:, None] < 3
+        return np.where(first, np.nan, 0.0), np.zeros((BATCH, 1))
+
+    (_, bad), (_, good) = features_of(read_folders(paths, SETTINGS), SETTINGS, encode)
+    assert isinstance(bad, VisxpError)
+    assert good.rows.shape == (3, 5)
+
+
+def test_nothing_is_left_of_a_job_that_is_given_up(tmp_path):
+    paths = [
+        packed(folder(tmp_path / name, range(40)), tmp_path / f"{name}.tgz")
+        for name in "abcd"
+    ]
+    items = read_folders(paths, SETTINGS)
+    next(items)
+    items.close()
+    stopped = list(read_folders(paths, SETTINGS, lambda: True))
+    assert not [item for item in stopped if isinstance(item, End)]

@@ -1,0 +1,215 @@
+"""Features of the keyframes of many folders, in batches that are filled across them."""
+
+import dataclasses
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from visxp_jax.audio.spectrogram import PRESETS
+from visxp_jax.errors import VisxpError
+from visxp_jax.production.folder import (
+    Folder,
+    Spectrogram,
+    opened,
+    read_keyframe,
+    read_spectrogram,
+)
+from visxp_jax.production.settings import Settings
+from visxp_jax.streams import groups
+
+BATCH = 32
+READERS = 4  # threads, each with a picture in hand
+RECIPE = PRESETS["visxp"]  # of stored spectrograms
+
+
+class Item(NamedTuple):
+    """A keyframe and its second of sound, as the network takes them."""
+
+    time_ms: int
+    shot: tuple[int, int]  # first and last ms, or `NO_SHOT`
+    image: np.ndarray  # float32 [h, w, 3]
+    sound: Spectrogram | None  # None if there is none
+
+
+class End(NamedTuple):
+    """There are no more keyframes of a folder."""
+
+    path: Path
+    error: Exception | None  # why it cannot be used
+
+
+class Features(NamedTuple):
+    """Of one folder."""
+
+    rows: np.ndarray  # float32 [keyframes, 3 + 512 or 3 + 1024]
+    missing: int  # spectrograms that are not there: zeros, as for the original
+    filled: int  # spectrograms that end early: silence stands for the rest
+    foreign: int  # spectrograms that VisXP's recipe cannot give
+
+
+def features_of(
+    items: Iterable[Item | End], settings: Settings, encode: Callable
+) -> Iterator[tuple[Path, Features | Exception]]:
+    """Features of folder after folder, or why there are none.
+
+    Args:
+        items: From `read_folders`.
+        settings: Of the network.
+        encode: From `make_encoder`; it sees batches of one shape, of which the last is
+            filled up with zeros.
+    """
+    rows: list[np.ndarray] = []  # of the folder that is at hand
+    sounds: Counter[str] = Counter()
+    for group in groups(items, BATCH, Item):
+        keyframes = [item for item in group if isinstance(item, Item)]
+        encoded = iter(_encoded(keyframes, settings, encode) if keyframes else ())
+        for item in group:
+            if isinstance(item, Item):
+                rows.append(next(encoded))
+                sounds.update(_told(item.sound))
+                continue
+            yield item.path, item.error or _finished(rows, sounds, settings)
+            rows, sounds = [], Counter()
+
+
+def read_folders(
+    paths: Iterable[Path],
+    settings: Settings,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Generator[Item | End]:
+    """Keyframes of one folder in the order of time, then its end, then the next.
+
+    Args:
+        paths: Folders and archives; the next ones are opened while keyframes wait.
+        settings: Of the network.
+        stopped: Asked now and then whether to give up.
+    """
+    ahead: deque[tuple[_Reading, Future[Item] | None]] = deque()
+    pool = ThreadPoolExecutor(READERS)
+    try:
+        for job in _jobs(paths, settings, pool):
+            ahead.append(job)
+            while len(ahead) > 2 * BATCH:
+                yield from _result(*ahead.popleft())
+            if stopped():
+                return
+        while ahead and not stopped():
+            yield from _result(*ahead.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+        for reading, _ in ahead:
+            reading.opened.close()
+
+
+class _Reading:
+    """A folder that is open."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.opened = ExitStack()
+        self.error: Exception | None = None  # the first
+
+
+def _jobs(
+    paths: Iterable[Path], settings: Settings, pool: ThreadPoolExecutor
+) -> Iterator[tuple[_Reading, Future[Item] | None]]:
+    """Keyframes that are being read; None stands for the end of a folder."""
+    for path in paths:
+        reading = _Reading(path)
+        try:
+            folder = reading.opened.enter_context(opened(path))
+            check_rates(folder, settings)
+            times_ms = list(folder.keyframes)
+            for time_ms in times_ms:
+                if reading.error is None:  # else the rest would be read in vain
+                    yield reading, pool.submit(read_item, folder, settings, time_ms)
+        # One that fails in whatever way must not cost the others their night.
+        except Exception as error:
+            reading.error = error
+        yield reading, None
+
+
+def _result(reading: _Reading, future: Future[Item] | None) -> Iterator[Item | End]:
+    if future is None:
+        reading.opened.close()
+        yield End(reading.path, reading.error)
+        return
+    try:
+        item = future.result()
+    except Exception as error:
+        reading.error = reading.error or error
+        return
+    if reading.error is None:
+        yield item
+
+
+def read_item(folder: Folder, settings: Settings, time_ms: int) -> Item:
+    """One row's input.
+
+    Raises:
+        VisxpError: a file of it cannot be used.
+    """
+    image = read_keyframe(folder.keyframes[time_ms], settings.size, settings.frame)
+    audio, sound = settings.audio, None
+    if audio is not None:
+        path = folder.spectrograms.get((time_ms, audio.rate_hz))
+        if path is not None:
+            empty = empty_bands(audio.rate_hz, audio.bands)
+            sound = read_spectrogram(path, audio, RECIPE.silence, empty)
+    return Item(time_ms, folder.shot_at(time_ms), image, sound)
+
+
+@cache
+def empty_bands(rate_hz: int, bands: int) -> np.ndarray:
+    """Of VisXP's recipe at any rate, bool [bands]; see `Spectrogram.empty_bands`."""
+    return dataclasses.replace(RECIPE, rate_hz=rate_hz, bands=bands).empty_bands
+
+
+def check_rates(folder: Folder, settings: Settings) -> None:
+    """Refuse spectrograms of which none is for this network: not to be taken for none.
+
+    Raises:
+        VisxpError: names the rates that there are.
+    """
+    rates = {rate for _, rate in folder.spectrograms}
+    if settings.audio and rates and settings.audio.rate_hz not in rates:
+        raise VisxpError(
+            f"spectrograms must be of {settings.audio.rate_hz} Hz for this network, "
+            f"there are some of {', '.join(map(str, sorted(rates)))} Hz."
+        )
+
+
+def _encoded(items: list[Item], settings: Settings, encode: Callable) -> np.ndarray:
+    """Their rows, float32 [items, 3 + 512 or 3 + 1024]."""
+    audio = settings.audio
+    image = np.zeros((BATCH, *settings.size, 3), np.float32)
+    sound = audio and np.zeros((BATCH, audio.bands, audio.frames), np.float32)
+    for i, item in enumerate(items):
+        image[i] = item.image
+        if sound is not None and item.sound is not None:
+            sound[i] = item.sound.values
+    vectors = [x for x in encode(image, sound) if x is not None]
+    where = np.array([(item.time_ms, *item.shot) for item in items], np.float32)
+    return np.concatenate([where, *(x[: len(items)] for x in vectors)], axis=1)
+
+
+def _told(sound: Spectrogram | None) -> dict[str, bool]:
+    if sound is None:
+        return {"missing": True}
+    return {"filled": sound.filled, "foreign": sound.foreign}
+
+
+def _finished(
+    rows: list[np.ndarray], sounds: Counter[str], settings: Settings
+) -> Features | VisxpError:
+    found = np.stack(rows)
+    if not np.isfinite(found).all():
+        return VisxpError("features must be finite, got NaN or infinity.")
+    missing = sounds["missing"] if settings.audio else 0
+    return Features(found, missing, sounds["filled"], sounds["foreign"])
