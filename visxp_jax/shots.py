@@ -1,6 +1,7 @@
 """Shots of a video, by PySceneDetect, from frames that are being decoded anyway."""
 
 from fractions import Fraction
+from importlib.util import find_spec
 from typing import Any
 
 import av
@@ -14,6 +15,21 @@ SIDE_PX = 256
 TICKS_PER_S = 1_000_000
 # For a file that does not tell how many pictures a second it has.
 USUAL_RATE = Fraction(25)
+MISSING = (
+    "shots need PySceneDetect, which is not installed ({}): "
+    "pip install 'visxp-jax[shots]'."
+)
+
+
+def check_detector() -> None:
+    """Look whether it is there, without the time that loading it takes.
+
+    Raises:
+        VisxpError: it is not installed.
+    """
+    for module in ("cv2", "scenedetect"):
+        if find_spec(module) is None:
+            raise VisxpError(MISSING.format(f"no module {module}"))
 
 
 def load_detector() -> tuple[Any, Any]:
@@ -27,10 +43,7 @@ def load_detector() -> tuple[Any, Any]:
         from scenedetect import ContentDetector, FrameTimecode
         from scenedetect.common import Timecode
     except ImportError as error:
-        raise VisxpError(
-            f"shots need PySceneDetect, which is not installed ({error}): "
-            "pip install 'visxp-jax[shots]'."
-        ) from error
+        raise VisxpError(MISSING.format(error)) from error
     cv2.setNumThreads(1)  # files are read in parallel
 
     def time_of(tick: int, rate: Fraction) -> Any:

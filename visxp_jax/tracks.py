@@ -313,8 +313,8 @@ class SoundTrack:
             self.fault()
             return
         time_s = self._run_end_s
-        if frame.pts is not None and frame.time_base is not None:
-            base = frame.time_base
+        base = frame.time_base
+        if frame.pts is not None and base is not None:
             time_s = frame.pts * base.numerator / base.denominator - self._start_s
         form = (frame.format.name, frame.layout.name, frame.sample_rate)
         jump = abs(time_s - self._run_end_s) > MAX_DRIFT_S

@@ -7,12 +7,14 @@ A preset fixes every choice; its name is stored with prepared data and with weig
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import scipy.fft
 from jaxtyping import Bool, Float32, Shaped
-from scipy import sparse
+
+# Late, as librosa: half of what it takes to start a command that hears nothing.
+if TYPE_CHECKING:
+    from scipy import sparse
 
 _FULL_SCALE = 32_768.0  # int16
 
@@ -120,7 +122,7 @@ class Spectrogram:
         framed = framed[:: self.hop_samples]
         if self.window != "boxcar":
             framed = framed * self._window
-        spectrum: Any = scipy.fft.rfft(framed, self.n_fft)
+        spectrum: Any = np.fft.rfft(framed, self.n_fft)
         power = (spectrum.real**2 + spectrum.imag**2).T
         banded = self._bank @ power.astype(np.float32, order="C")
         np.maximum(banded, np.float32(self.floor), out=banded)
@@ -136,8 +138,10 @@ class Spectrogram:
         return 0.5 - 0.5 * np.cos(2 * np.pi * i)
 
     @cached_property
-    def _bank(self) -> sparse.csr_array:
+    def _bank(self) -> "sparse.csr_array":
         """[bands, bins], 1 / n_fft included; each bin feeds two bands at most."""
+        from scipy import sparse
+
         bins = self.n_fft // 2 + 1
         if self.bank == "linear":
             weights = np.eye(self.bands, bins)

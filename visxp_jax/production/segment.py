@@ -158,9 +158,9 @@ def _check_options(
     if not timeout_s > 0:
         raise VisxpError(f"--timeout-s must be positive, got {timeout_s}.")
     if keyframes == "shots":
-        from visxp_jax.shots import load_detector
+        from visxp_jax.shots import check_detector
 
-        load_detector()  # at once, not in every worker
+        check_detector()  # at once, not in every worker
 
 
 def _check_names(tasks: list[Task]) -> None:
