@@ -51,18 +51,35 @@ def test_features_of_a_video_that_gives_none_any_more_go(tmp_path):
     assert json.loads((tmp_path / "_a.json").read_text()) == {"status": "skipped"}
 
 
+def test_features_of_a_video_that_could_not_be_looked_at_stay(tmp_path):
+    path = written(tmp_path)
+    Writer(tmp_path, "a").finish({"status": "skipped"}, keep=True)
+    assert len(read(path).table) == 1200
+    assert json.loads((tmp_path / "_a.json").read_text()) == about_of(path)
+    Writer(tmp_path, "b").finish({"status": "skipped"}, keep=True)
+    assert json.loads((tmp_path / "_b.json").read_text()) == {"status": "skipped"}
+
+
+def test_what_a_killed_call_has_left_goes(tmp_path):
+    names = ("a", "_a.json.1.tmp", ".a.1.tmp", "b.parquet", "_ab.json.1.tmp")
+    for name in names:
+        (tmp_path / name).touch()
+    Writer(tmp_path, "a")
+    assert {x.name for x in tmp_path.iterdir()} == {"a", "b.parquet", "_ab.json.1.tmp"}
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
     [
-        ("/x/talk show.mp4", "talk_show-01234567"),
-        ("/x/$(rm -rf).tar.mp4", "rm_-rf_.tar-01234567"),
-        ("/x/日本.mkv", "video-01234567"),
-        ("/x/.._hidden.mp4", "hidden-01234567"),
-        (f"/x/{'n' * 300}.mp4", f"{'n' * 80}-01234567"),
+        ("/x/talk show.mp4", "talk_show-0123456789abcdef"),
+        ("/x/$(rm -rf).tar.mp4", "rm_-rf_.tar-0123456789abcdef"),
+        ("/x/日本.mkv", "video-0123456789abcdef"),
+        ("/x/.._hidden.mp4", "hidden-0123456789abcdef"),
+        (f"/x/{'n' * 300}.mp4", f"{'n' * 80}-0123456789abcdef"),
     ],
 )
 def test_names_are_readable_and_plain(path, name):
-    assert file_name(path, "0123456789") == name
+    assert file_name(path, "0123456789abcdef01234567") == name
 
 
 def test_files_of_folders_are_found_and_others_left_out(tmp_path):

@@ -35,6 +35,7 @@ from visxp_jax.feature_files import Row, Writer, about_of, file_name
 from visxp_jax.media import printable
 from visxp_jax.progress import progress_bar
 from visxp_jax.streams import groups, read_ahead
+from visxp_jax.train.lock import locked
 from visxp_jax.types import Batch
 
 # Late, for the worker processes, which import this module and read files only.
@@ -61,6 +62,7 @@ class End(NamedTuple):
 
     source: "Source"
     row: "manifest.Row"  # what became of it
+    unread: bool  # it may be there again, or give more, another time
 
 
 class Encoded(NamedTuple):
@@ -104,6 +106,7 @@ def read_files(
             write_part, tasks, timeout_s=timeout_s, stopped=stopped
         ):
             source = task.source
+            unread = isinstance(result, Failure) or not os.access(source.path, os.R_OK)
             if isinstance(result, Failure):
                 if isinstance(result.error, OSError):
                     raise VisxpError(
@@ -116,7 +119,7 @@ def read_files(
                     values = {key: clip[key] for key in Row._fields if key in clip}
                     yield Clip(source, Row(source.name, **values), frame, log_mel)
             task.part.unlink(missing_ok=True)
-            yield End(source, result)
+            yield End(source, result, unread)
 
 
 def encode(
@@ -302,7 +305,8 @@ class Files:
                 "visxp_jax": __version__,
                 "versions": {name: version(name) for name in PACKAGES},
                 "command": sys.argv,
-            }
+            },
+            keep=item.unread,
         )
         del self._open[source.key]
 
@@ -334,7 +338,8 @@ def run(
         shard: (i, n): only those videos that fall to the i-th of n hosts.
 
     Raises:
-        VisxpError: no model, nothing to write to, or no clip in any video.
+        VisxpError: no model, nothing to write to or another run writes there, or no
+            clip in any video.
     """
     from visxp_jax.shots import detector_name
     from visxp_jax.weights import load_weights
@@ -367,6 +372,7 @@ def run(
         before = len(sources) - len(todo)
         read = partial(read_files, trained, todo, shots=shots, timeout_s=timeout_s)
         with (
+            locked(out, name=f".lock-{number}-of-{of}"),
             closing(
                 read_ahead(lambda stopped: read(stopped=stopped), 2 * batch_size)
             ) as ahead,

@@ -1,7 +1,7 @@
 """Features on disk: a Parquet file for each video, and what made it beside it.
 
-    OUT/talk-1f2e3d4c.parquet        a row for each second
-    OUT/_talk-1f2e3d4c.json          what made it, and from what
+    OUT/talk-1f2e3d4c5b6a7988.parquet        a row for each second
+    OUT/_talk-1f2e3d4c5b6a7988.json          what made it, and from what
 
 Readers of Parquet take the folder as one table; they leave out what begins with `_`.
 """
@@ -76,7 +76,7 @@ def file_name(path: str, key: str) -> str:
     """
     stem = os.path.splitext(os.path.basename(path))[0]
     plain = re.sub(r"[^A-Za-z0-9.-]+", "_", stem).strip("._-")[:MAX_STEM]
-    return f"{plain or 'video'}-{key[:8]}"
+    return f"{plain or 'video'}-{key[:16]}"
 
 
 class Writer:
@@ -92,8 +92,9 @@ class Writer:
         self._path = folder / f"{name}.parquet"
         self._json = folder / f"_{name}.json"
         self._unfinished = folder / f".{name}.{os.getpid()}.tmp"
-        for unfinished in folder.glob(f".{name}.*.tmp"):  # of a call that was killed
-            unfinished.unlink(missing_ok=True)
+        for begun in (f".{name}", self._json.name):  # by a call that was killed
+            for unfinished in folder.glob(f"{begun}.*.tmp"):
+                unfinished.unlink(missing_ok=True)
         self._writer: pq.ParquetWriter | None = None
         self._rows: list[Row] = []
         self._vectors: dict[str, list[np.ndarray]] = {}
@@ -122,10 +123,17 @@ class Writer:
         self._writer.write_table(table)
         self._rows, self._vectors = [], {}
 
-    def finish(self, about: dict[str, Any]) -> None:
-        """Put it in place; without rows only the JSON, and no older features stay."""
+    def finish(self, about: dict[str, Any], *, keep: bool = False) -> None:
+        """Put it in place; without rows only the JSON, and no older features stay.
+
+        Args:
+            about: What made it.
+            keep: Where there are no rows, older features stay, and their JSON.
+        """
         if self._rows:
             self._flush()
+        if keep and self._writer is None and self._path.exists():
+            return
         self._json.unlink(missing_ok=True)  # it vouches for what is there
         if self._writer is None:
             self._path.unlink(missing_ok=True)

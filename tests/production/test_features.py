@@ -1,6 +1,8 @@
 """Batches are filled across folders, and each folder gets its own rows all the same."""
 
+import json
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from tests.production.test_folder import AUDIO, PLAIN, folder, packed
 from visxp_jax.errors import VisxpError
 from visxp_jax.production.features import (
+    ARCHIVES,
     BATCH,
     End,
     Features,
@@ -58,7 +61,10 @@ def test_rows_are_those_of_each_folder_alone(tmp_path):
         np.testing.assert_array_equal(features.rows, alone.rows)
         assert features[1:] == alone[1:]
         assert np.ptp(features.rows[:, -1]) > 0
-    assert [features.missing for _, features in found] == [0, 0, 1] + 6 * [0]
+    # Numbers in JSON as well: not true and false.
+    assert json.dumps([x[1:] for _, x in found[:3]]) == (
+        "[[0, 0, 3], [0, 0, 8], [1, 0, 12]]"
+    )
 
 
 def test_one_that_cannot_be_used_costs_the_others_nothing(tmp_path):
@@ -84,6 +90,17 @@ def test_vectors_that_are_not_finite_are_refused_folder_by_folder(tmp_path):
     (_, bad), (_, good) = features_of(read_folders(paths, SETTINGS), SETTINGS, encode)
     assert isinstance(bad, VisxpError)
     assert good.rows.shape == (3, 5)
+
+
+def test_few_archives_are_unpacked_at_a_time(tmp_path):
+    few = [folder(tmp_path / str(i), [500]) for i in range(12)]
+    paths = [packed(path, tmp_path / f"{path.name}.tgz") for path in few]
+    scratch = Path(tempfile.gettempdir())
+    counts = []
+    for _ in read_folders(paths, SETTINGS):
+        counts.append(len(list(scratch.iterdir())))
+    assert len(counts) == 24
+    assert max(counts) <= ARCHIVES
 
 
 def test_nothing_is_left_of_a_job_that_is_given_up(tmp_path):

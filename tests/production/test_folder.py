@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -456,6 +457,22 @@ def test_folders_become_feature_files(network, tmp_path, capsys):
     again = np.load(out / "a.pt")
     np.testing.assert_array_equal(again[:, -512:], rows[:, -512:])
     assert np.abs(again - rows).max() > 1e-3
+
+
+@pytest.mark.parametrize("part", ["", "keyframes"])
+def test_a_link_is_what_it_points_to(part, network, tmp_path, capsys):
+    old, new = folder(tmp_path / "old"), folder(tmp_path / "new", (500, 2500))
+    source = folder(tmp_path / "a") if part else tmp_path / "a"
+    if part:
+        shutil.rmtree(source / part)
+    link = source / part
+    link.symlink_to(old / part)
+    assert extract.main([str(source), *network]) == 0
+    link.unlink()
+    link.symlink_to(new / part)
+    assert extract.main([str(source), *network]) == 0
+    assert "done before" not in capsys.readouterr().out
+    assert len(np.load(tmp_path / "features" / "a.pt")) == 2
 
 
 @pytest.mark.parametrize("change", ["input", "output", "killed"])

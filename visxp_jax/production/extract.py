@@ -48,10 +48,13 @@ AHEAD = 8  # keyframes that are read, beside those that readers have in hand
 
 def inputs_of(path: Path) -> str:
     """Digest of names, sizes and times of change: whether an input is what it was."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():  # which may be a link, as the folders in it may
+        parts = [part.iterdir() if part.is_dir() else [part] for part in path.iterdir()]
+        files = sorted(file for part in parts for file in part)
     told = hashlib.sha256()
     for file in files:
-        found = file.lstat()
+        found = file.stat() if file.exists() else file.lstat()
         name = os.fsencode(file.relative_to(path.parent))
         told.update(b"%s\0%d\0%d\0" % (name, found.st_size, found.st_mtime_ns))
     return told.hexdigest()

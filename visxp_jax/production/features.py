@@ -25,6 +25,7 @@ from visxp_jax.streams import groups
 
 BATCH = 32
 READERS = 4  # threads, each with a picture in hand
+ARCHIVES = 4  # that are unpacked at a time
 RECIPE = PRESETS["visxp"]  # of stored spectrograms
 
 
@@ -95,7 +96,7 @@ def read_folders(
     try:
         for job in _jobs(paths, settings, pool):
             ahead.append(job)
-            while len(ahead) > 2 * BATCH:
+            while len(ahead) > 2 * BATCH or _archives(ahead) >= ARCHIVES:
                 yield from _result(*ahead.popleft())
             if stopped():
                 return
@@ -112,6 +113,7 @@ class _Reading:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.is_archive = not path.is_dir()
         self.opened = ExitStack()
         self.error: Exception | None = None  # the first
 
@@ -133,6 +135,11 @@ def _jobs(
         except Exception as error:
             reading.error = error
         yield reading, None
+
+
+def _archives(ahead: Iterable[tuple[_Reading, Future[Item] | None]]) -> int:
+    """How many are all read, or nearly, and take up room yet."""
+    return sum(future is None and reading.is_archive for reading, future in ahead)
 
 
 def _result(reading: _Reading, future: Future[Item] | None) -> Iterator[Item | End]:
@@ -199,10 +206,10 @@ def _encoded(items: list[Item], settings: Settings, encode: Callable) -> np.ndar
     return np.concatenate([where, *(x[: len(items)] for x in vectors)], axis=1)
 
 
-def _told(sound: Spectrogram | None) -> dict[str, bool]:
+def _told(sound: Spectrogram | None) -> dict[str, int]:
     if sound is None:
-        return {"missing": True}
-    return {"filled": sound.filled, "foreign": sound.foreign}
+        return {"missing": 1}
+    return {"filled": int(sound.filled), "foreign": int(sound.foreign)}
 
 
 def _finished(

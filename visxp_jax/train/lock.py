@@ -1,4 +1,4 @@
-"""One run per working directory."""
+"""One run at a time that writes into a folder."""
 
 import fcntl
 import os
@@ -27,14 +27,14 @@ def locked(workdir: Path, *, name: str = LOCK) -> Iterator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
         handle = open(workdir / name, "a+")  # noqa: SIM115  (held past this block)
     except OSError as error:
-        raise VisxpError(f"cannot write to workdir {workdir}: {error}.") from error
+        raise VisxpError(f"cannot write to {workdir}: {error}.") from error
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             handle.seek(0)
             raise VisxpError(
-                f"workdir {workdir} must not be in use, but another run holds it "
+                f"{workdir} must not be in use, but another run holds it "
                 f"({handle.read().strip() or 'unknown'}); wait, or use another."
             ) from None
         handle.seek(0)
