@@ -29,6 +29,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from data_prep.prepare import parser_of, run_command
+from visxp_jax.command_line import command
 from visxp_jax.errors import VisxpError
 
 
@@ -72,17 +73,13 @@ def pipeline_options(flags: list[str]) -> Any:
     return options
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; 0 when the data are prepared, 2 on a mistake in the input."""
+@command("stopped; the same command goes on from here.")
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
     argv = sys.argv[1:] if argv is None else argv
     at = argv.index("--") if "--" in argv else len(argv)
-    args = parser_of("data_prep.beam", __doc__).parse_args(argv[:at])
-    try:
-        options = pipeline_options(argv[at + 1 :])
-    except VisxpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return run_command(args, beam_options=options)
+    args = parser_of("python -m data_prep.beam", __doc__).parse_args(argv[:at])
+    run_command(args, beam_options=pipeline_options(argv[at + 1 :]))
 
 
 if __name__ == "__main__":

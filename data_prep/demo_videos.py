@@ -6,7 +6,6 @@ else is nuisance, drawn independently in picture and sound and anew every 1 to 2
     python -m data_prep.demo_videos FOLDER
 """
 
-import argparse
 import csv
 import io
 import os
@@ -24,6 +23,7 @@ from data_prep.demo_pictures import LOOKS, render_frames
 from data_prep.demo_sounds import render_sound
 from data_prep.pool import Beat, Failure, run_isolated
 from visxp_jax.atomic import write_whole
+from visxp_jax.command_line import Parser, command
 from visxp_jax.errors import VisxpError
 from visxp_jax.progress import progress_bar
 
@@ -230,25 +230,21 @@ def write_demo_videos(
             bar.update()
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.demo_videos",
-        description="Render small videos with sound of 20 known kinds.",
+@command("stopped; the same command goes on from here.")
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    parser = Parser(
+        "python -m data_prep.demo_videos",
+        "Render small videos with sound of 20 known kinds.",
     )
     parser.add_argument("folder", type=Path, help="where to write; made if missing")
     parser.add_argument("--videos", type=int, default=200, help="number of files")
     parser.add_argument("--seed", type=int, default=0, help="seed of all chance")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     args = parser.parse_args(argv)
-    try:
-        write_demo_videos(
-            args.folder, videos=args.videos, seed=args.seed, workers=args.workers
-        )
-    except VisxpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    write_demo_videos(
+        args.folder, videos=args.videos, seed=args.seed, workers=args.workers
+    )
 
 
 if __name__ == "__main__":

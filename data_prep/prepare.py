@@ -1,6 +1,6 @@
 """Prepare any folder of videos: one-second clips, split by video, in TFDS shards.
 
-    python -m data_prep.prepare VIDEOS --out DIR
+    visxp prepare VIDEOS --out DIR
 
 Writes to DIR:
   visxp_clips/1.0.0/   the shards; tfds.builder_from_directory reads them
@@ -16,7 +16,6 @@ import itertools
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from data_prep.pool import Failure, run_isolated
 from data_prep.sources import find_sources, fingerprint
 from visxp_jax.atomic import write_whole
 from visxp_jax.audio.spectrogram import PRESETS
+from visxp_jax.command_line import Parser, command
 from visxp_jax.config import MAX_SIZE_PX
 from visxp_jax.data.dataset import (
     INDEX,
@@ -338,13 +338,9 @@ def _folder(text: str) -> Path:
     return Path(text)
 
 
-def parser_of(module: str, description: str | None) -> argparse.ArgumentParser:
-    """The command line of `python -m module`, as far as it is that of every engine."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {module}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parser_of(prog: str, description: str | None) -> Parser:
+    """The command line of a program, as far as it is that of every engine."""
+    parser = Parser(prog, description)
     add = parser.add_argument
     add("videos", type=_folder, metavar="VIDEOS", help="folder, with its subfolders")
     add("--out", type=_folder, required=True, metavar="DIR", help="where the data go")
@@ -394,44 +390,36 @@ def parser_of(module: str, description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def run_command(args: argparse.Namespace, **engine: Any) -> int:
-    """Prepare as the command line says; returns the exit code.
+def run_command(args: argparse.Namespace, **engine: Any) -> None:
+    """Prepare as the command line says.
 
     Args:
         args: As `parser_of` reads them.
         **engine: More of the arguments of `prepare`.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        prepare(
-            args.videos,
-            args.out,
-            spectrogram=args.spectrogram,
-            size_px=args.size_px,
-            labels=args.labels,
-            file_format=args.format,
-            fractions=args.fractions,
-            seed=args.seed,
-            timeout_s=args.timeout_s,
-            **engine,
-        )
-    except VisxpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
-    return 0
+    prepare(
+        args.videos,
+        args.out,
+        spectrogram=args.spectrogram,
+        size_px=args.size_px,
+        labels=args.labels,
+        file_format=args.format,
+        fractions=args.fractions,
+        seed=args.seed,
+        timeout_s=args.timeout_s,
+        **engine,
+    )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; 0 when the data are prepared, 2 on a mistake in the input."""
-    parser = parser_of("data_prep.prepare", __doc__)
+@command("stopped; the same command goes on from here.")
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    parser = parser_of("visxp prepare", __doc__)
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes (default: one per core)"
     )
     args = parser.parse_args(argv)
-    return run_command(args, workers=args.workers)
+    run_command(args, workers=args.workers)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -139,6 +139,39 @@ def find_sources(
                 file=sys.stderr,
             )
     return sorted(found, key=lambda source: source.name)
+
+
+def find_videos(paths: Sequence[Path], out: Path) -> list[Source]:
+    """The videos of a command line, by absolute path.
+
+    Args:
+        paths: Files, and folders that are searched with their subfolders.
+        out: Not searched.
+
+    Raises:
+        VisxpError: there is none, a folder is empty, unreadable or `out`, or two
+            names read the same.
+    """
+    found: dict[Path, Source] = {}
+    ours = {Path(os.path.realpath(out))}
+    for path in map(Path, map(os.path.abspath, paths)):
+        inside = [path]
+        if path.is_dir():
+            if Path(os.path.realpath(path)) in ours:
+                raise VisxpError(
+                    f"--out must not be a folder of VIDEOS itself, got "
+                    f"{printable(path)}; a subfolder of it will do."
+                )
+            sources = find_sources(path, labels=None, leave_out=ours)
+            inside = [source.path for source in sources if not source.hidden]
+        found |= {file: source_of(file) for file in inside}
+    if not found:
+        raise VisxpError("VIDEOS must hold a file that is not hidden, got none.")
+    names = Counter(source.name for source in found.values())
+    if twice := [name for name, count in names.items() if count > 1]:
+        # bytes that are no UTF-8, and a name that spells them out
+        raise VisxpError(f"VIDEOS must differ as text, got two that read {twice[0]!r}.")
+    return list(found.values())
 
 
 def fingerprint(sources: list[Source]) -> str:

@@ -32,6 +32,8 @@ def test_help_lists_every_verb():
         (("extrct",), "no verb 'extrct'; did you mean 'extract'?"),
         (("export", "--workdir=none", "--out=x"), "none must hold a trained model"),
         (("train", "--workdir=x"), "Flag --config must have a value"),
+        (("segment", "-a.mp4", "--out=x"), "-a.mp4; a file of that name is written ./"),
+        (("prepare", "x"), "required: --out; see visxp prepare --help"),
     ],
 )
 def test_mistakes_are_one_line(args, line):

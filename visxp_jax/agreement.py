@@ -8,7 +8,6 @@ the videos in which that is least on average, and the seconds: dubbed, exchanged
 shifted sound, music laid over, silence.
 """
 
-import argparse
 import shlex
 import sys
 import time
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 
 from visxp_jax import __version__
 from visxp_jax.atomic import write_whole
+from visxp_jax.command_line import Parser, command
 from visxp_jax.errors import VisxpError
 from visxp_jax.feature_files import about_of, files_of
 from visxp_jax.progress import progress_bar
@@ -174,22 +174,14 @@ def run(features: list[Path], out: Path) -> None:
     print(f"{len(found)} videos -> {out}")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; 2 on a mistake in the input."""
-    parser = argparse.ArgumentParser(
-        prog="visxp agreement",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+@command("stopped; nothing was written.")
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    parser = Parser("visxp agreement", __doc__)
     parser.add_argument("features", type=Path, nargs="+", metavar="FEATURES")
     parser.add_argument("--out", type=Path, required=True, metavar="PAGE.html")
     args = parser.parse_args(argv)
-    try:
-        run(args.features, args.out)
-    except VisxpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    run(args.features, args.out)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""A trained model for others: `python -m visxp_jax.export --workdir=... --out=...`.
+"""A trained model for others: `visxp export --workdir=... --out=...`.
 
 Writes three files into a folder: the weights as model.safetensors; encoder.stablehlo,
 the encoder with its weights as a program that jax runs without this project; and
 README.md, a card that says what made them, how good they are, and how to use them.
 """
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -20,6 +19,7 @@ from jax import export
 from safetensors.numpy import save
 
 from visxp_jax.atomic import write_whole
+from visxp_jax.command_line import Parser, command
 from visxp_jax.config import to_dict
 from visxp_jax.errors import VisxpError
 from visxp_jax.weights import Trained, load_weights
@@ -184,25 +184,17 @@ def run(workdir: Path, out: Path) -> None:
         raise VisxpError(f"cannot write to {out}: {error}.") from error
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; 2 on a mistake in the input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m visxp_jax.export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+@command("stopped; the same command begins anew.")
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    parser = Parser("visxp export", __doc__)
     parser.add_argument(
         "--workdir", required=True, type=Path, help="of a finished training run"
     )
     parser.add_argument("--out", required=True, type=Path, help="folder to write")
     args = parser.parse_args(argv)
-    try:
-        run(args.workdir, args.out)
-    except VisxpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    run(args.workdir, args.out)
     print(f"{args.out}: model.safetensors, encoder.stablehlo, README.md")
-    return 0
 
 
 if __name__ == "__main__":

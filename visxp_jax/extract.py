@@ -1,6 +1,6 @@
 """Features of videos, a Parquet file for each.
 
-    python -m visxp_jax.extract --workdir=runs/mine --out=features VIDEOS ...
+    visxp extract --workdir=runs/mine --out=features VIDEOS ...
 
 VIDEOS are files, or folders to search. OUT gets a row for each second of each: where it
 is, its flags, its audio and its video vector, a thumbnail, and, if the first stage of
@@ -12,9 +12,7 @@ Files are read as for training, by `data_prep`: in worker processes with limits,
 one that crashes, hangs or eats memory is left out alone.
 """
 
-import argparse
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -30,6 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from visxp_jax import __version__
+from visxp_jax.command_line import Parser, command
 from visxp_jax.errors import VisxpError
 from visxp_jax.feature_files import Row, Writer, about_of, file_name
 from visxp_jax.media import printable
@@ -199,33 +198,6 @@ def _batch(clips: list[Clip], size: int) -> Batch:
     return filled(batch, size)
 
 
-def find(paths: Sequence[Path], out: Path) -> list["Source"]:
-    """The videos of a command line, by absolute path.
-
-    Args:
-        paths: Files, and folders that are searched with their subfolders.
-        out: Not searched.
-
-    Raises:
-        VisxpError: a folder is empty or may not be read, or two names read the same.
-    """
-    from data_prep.sources import find_sources, source_of
-
-    found: dict[Path, Source] = {}
-    ours = {Path(os.path.realpath(out))}
-    for path in map(Path, map(os.path.abspath, paths)):
-        inside = [path]
-        if path.is_dir():
-            sources = find_sources(path, labels=None, leave_out=ours)
-            inside = [source.path for source in sources if not source.hidden]
-        found |= {file: source_of(file) for file in inside}
-    names = Counter(source.name for source in found.values())
-    if twice := [name for name, count in names.items() if count > 1]:
-        # bytes that are no UTF-8, and a name that spells them out
-        raise VisxpError(f"VIDEOS must differ as text, got two that read {twice[0]!r}.")
-    return list(found.values())
-
-
 def parse_shard(text: str) -> tuple[int, int]:
     """'2/8' to (2, 8).
 
@@ -341,6 +313,7 @@ def run(
         VisxpError: no model, nothing to write to or another run writes there, or no
             clip in any video.
     """
+    from data_prep.sources import find_videos
     from visxp_jax.shots import detector_name
     from visxp_jax.weights import load_weights
 
@@ -354,7 +327,7 @@ def run(
     detector = detector_name() if shots else None
     trained = load_weights(workdir)
     number, of = shard
-    sources = [x for x in find(paths, out) if int(x.key, 16) % of == number]
+    sources = [x for x in find_videos(paths, out) if int(x.key, 16) % of == number]
     files = Files(
         out,
         {
@@ -412,13 +385,10 @@ def _write(items: Iterable[Encoded | End], files: Files, bar: tqdm) -> None:
             tqdm.write(told, file=sys.stderr)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; 0 if something was extracted, 2 otherwise."""
-    parser = argparse.ArgumentParser(
-        prog="python -m visxp_jax.extract",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+@command("stopped; the same command goes on from here.")
+def main(argv: list[str] | None = None) -> None:
+    """Entry point; a mistake if nothing was extracted."""
+    parser = Parser("visxp extract", __doc__)
     add = parser.add_argument
     add(
         "videos",
@@ -449,24 +419,15 @@ def main(argv: list[str] | None = None) -> int:
         help="skip a video that yields no clip for so long (default: 120)",
     )
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        run(
-            args.workdir,
-            args.videos,
-            args.out,
-            batch_size=args.batch_size,
-            timeout_s=args.timeout_s,
-            shots=args.shots,
-            shard=parse_shard(args.shard),
-        )
-    except VisxpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here.", file=sys.stderr)
-        return 130
-    return 0
+    run(
+        args.workdir,
+        args.videos,
+        args.out,
+        batch_size=args.batch_size,
+        timeout_s=args.timeout_s,
+        shots=args.shots,
+        shard=parse_shard(args.shard),
+    )
 
 
 if __name__ == "__main__":

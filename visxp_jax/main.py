@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from visxp_jax.atomic import write_whole
+from visxp_jax.command_line import command
 from visxp_jax.config import TrainConfig, from_dict, unknown_key
 from visxp_jax.errors import VisxpError
 
@@ -168,8 +168,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     sys.exit(2)
 
 
+@command("stopped; the same command goes on from here.")
 def main(argv: list[str]) -> None:
-    """Entry point; exits with 2 on a mistake in the input.
+    """Entry point.
 
     SIGTERM and SIGINT: 0 once a stage saved its state, 130 anywhere else.
     """
@@ -177,7 +178,6 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if not _WORKDIR.value:
             raise VisxpError("--workdir must name a folder, got ''.")
@@ -185,21 +185,15 @@ def main(argv: list[str]) -> None:
             raise VisxpError(f"unknown argument {argv[1]!r}; values are --config.KEY=.")
         config = from_dict(_CONFIG.value)
         job(config, Path(str(_WORKDIR.value)).absolute())
-    except VisxpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here.", file=sys.stderr)
-        sys.exit(130)
+    except VisxpError:
+        raise
     except Exception as error:  # tensorstore, orbax and clu wrap it in their own
         if "No space left" not in f"{error}{error.__cause__}{error.__context__}":
             raise
-        print(
-            f"error: {_WORKDIR.value} must have room, but no space is left on the "
-            "device; free some, then run the same command again.",
-            file=sys.stderr,
-        )
-        sys.exit(2)
+        raise VisxpError(
+            f"{_WORKDIR.value} must have room, but no space is left on the device; "
+            "free some, then run the same command again."
+        ) from error
 
 
 def job(config: TrainConfig, workdir: Path) -> None:

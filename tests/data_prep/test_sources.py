@@ -1,8 +1,9 @@
 import os
+from pathlib import Path
 
 import pytest
 
-from data_prep.sources import find_sources, fingerprint, path_of
+from data_prep.sources import find_sources, find_videos, fingerprint, path_of
 from visxp_jax.errors import VisxpError
 from visxp_jax.media import MediaError, probe
 
@@ -149,3 +150,18 @@ def test_missing_and_empty_folders_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(VisxpError, match="empty"):
         found(tmp_path / "empty")
+
+
+def test_videos_of_a_command_line_are_files_and_what_is_in_folders(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    out = folder / "bell" / "small"
+    paths = ["none.mp4", ".e.mp4", ".", "./bell/../c.mp4"]
+    names = ["none.mp4", ".e.mp4", "bell/b.mp4", "c.mp4"]
+    sources = find_videos([Path(path) for path in paths], out)
+    assert [source.path for source in sources] == [folder / name for name in names]
+    assert [source.num_bytes for source in sources] == [0, 1, 1, 1]
+    with pytest.raises(VisxpError, match="--out must not be a folder of VIDEOS itself"):
+        find_videos([out], out)
+    (out / "a.mp4").rename(out / ".a.mp4")
+    with pytest.raises(VisxpError, match="VIDEOS must hold a file that is not hidden"):
+        find_videos([out], folder / "out")

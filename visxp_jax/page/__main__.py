@@ -8,13 +8,13 @@ that made the index (--workdir), pictures, sounds and videos from elsewhere can 
 searched by, and sounds found for a picture, pictures for a sound.
 """
 
-import argparse
 import errno
-import signal
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
+from visxp_jax.command_line import Parser, command
 from visxp_jax.errors import VisxpError
 
 
@@ -58,13 +58,10 @@ def serve(index: Path, workdir: Path | None, host: str, port: int) -> None:
             server.serve_forever()
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; 2 on a mistake in the input."""
-    parser = argparse.ArgumentParser(
-        prog="visxp page",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+@command("stopped; nothing was written.")
+def main(argv: list[str] | None = None) -> None:
+    """Entry point; to be stopped is how serving ends."""
+    parser = Parser("visxp page", __doc__)
     add = parser.add_argument
     add("index", type=Path, metavar="INDEX", help="from `visxp search add`")
     add("--workdir", type=Path, help="of the model that made it; --out needs none")
@@ -72,20 +69,13 @@ def main(argv: list[str] | None = None) -> int:
     add("--port", type=int, default=8000, help="0 for any (default: 8000)")
     add("--out", type=Path, metavar="HTML", help="write one file instead")
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        if args.out is None:
+    if args.out is None:
+        with suppress(KeyboardInterrupt):
             serve(args.index, args.workdir, args.host, args.port)
-        else:
-            from visxp_jax.page.offline import write_page
+    else:
+        from visxp_jax.page.offline import write_page
 
-            write_page(args.index, args.out)
-    except VisxpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        pass
-    return 0
+        write_page(args.index, args.out)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """A VisXP checkpoint as a model of this project, to use on videos and in search.
 
-    python -m visxp_jax.production.adopt --checkpoint=checkpoint.tar \
-        --config=model_config.yml --workdir=runs/visxp
+    visxp import --checkpoint=checkpoint.tar --config=model_config.yml \
+        --workdir=runs/visxp
 
 Writes model.npz and model.json, which is what extraction and export take. Its head is
 kept where it has two outputs: it then says whether picture and sound belong together.
 """
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from visxp_jax import __version__
 from visxp_jax.audio.spectrogram import PRESETS
+from visxp_jax.command_line import Parser, command
 from visxp_jax.config import EncoderConfig
 from visxp_jax.errors import VisxpError
 from visxp_jax.models.audiovisual import Head
@@ -93,24 +93,16 @@ def run(checkpoint: Path, config: Path, workdir: Path) -> str:
         raise VisxpError(f"cannot write to {workdir}: {error}.") from error
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; 2 on a mistake in the input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m visxp_jax.production.adopt",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+@command("stopped; the same command begins anew.")
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    parser = Parser("visxp import", __doc__)
     parser.add_argument("--checkpoint", required=True, type=Path, help=".tar of torch")
     parser.add_argument("--config", required=True, type=Path, help="its .yml")
     parser.add_argument("--workdir", required=True, type=Path, help="folder to write")
     args = parser.parse_args(argv)
-    try:
-        run(args.checkpoint, args.config, args.workdir)
-    except VisxpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    run(args.checkpoint, args.config, args.workdir)
     print(f"{args.workdir}: model.npz, model.json")
-    return 0
 
 
 if __name__ == "__main__":

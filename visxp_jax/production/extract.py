@@ -10,12 +10,10 @@ NAME.json beside it, which says what made them. Folders that are done, and have 
 changed since, are left alone; one that cannot be used is named and skipped.
 """
 
-import argparse
 import hashlib
 import io
 import json
 import os
-import signal
 import sys
 import time
 from collections import Counter
@@ -29,6 +27,7 @@ from tqdm import tqdm
 
 from visxp_jax import __version__
 from visxp_jax.atomic import write_whole
+from visxp_jax.command_line import Parser, command
 from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
 from visxp_jax.production.checkpoint import (
@@ -192,31 +191,18 @@ def digest_of_input(path: Path) -> str:
         raise VisxpError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; 0 if all folders were extracted, 2 if any was not."""
-    parser = argparse.ArgumentParser(
-        prog="python -m visxp_jax.production.extract",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+@command("stopped; folders that are done are kept.")
+def main(argv: list[str] | None = None) -> None:
+    """Entry point; a mistake if any folder was skipped."""
+    parser = Parser("visxp folders", __doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDERS")
     parser.add_argument("--checkpoint", required=True, type=Path, help=".tar of torch")
     parser.add_argument("--config", required=True, type=Path, help="its .yml")
     parser.add_argument("--out", required=True, type=Path, help="folder of features")
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        failed = run(args.folders, args.checkpoint, args.config, args.out)
-    except VisxpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; folders that are done are kept.", file=sys.stderr)
-        return 130
+    failed = run(args.folders, args.checkpoint, args.config, args.out)
     if failed:
-        print(f"error: {failed} of {len(args.folders)} were skipped.", file=sys.stderr)
-        return 2
-    return 0
+        raise VisxpError(f"{failed} of {len(args.folders)} were skipped.")
 
 
 if __name__ == "__main__":

@@ -181,9 +181,6 @@ class Candidates:
         self._latest: deque[Candidate] = deque()
         self._step_s = 0.0
 
-    def __len__(self) -> int:
-        return len(self._spaced) + len(self._latest)
-
     def add(self, frame: av.VideoFrame, time_s: float) -> None:
         """Take the next frame."""
         latest = self._latest

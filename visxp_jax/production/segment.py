@@ -3,7 +3,8 @@
     visxp segment VIDEOS --out=FOLDERS
     visxp folders FOLDERS/* --checkpoint=... --config=... --out=features
 
-For each video writes FOLDERS/NAME, NAME being the file's without its ending:
+VIDEOS are files, or folders to search; all files in them are tried. For each video
+writes FOLDERS/NAME, NAME being the file's without its ending:
 
     keyframes/{ms}.jpg                              in full size, quality 100
     spectrograms/{ms}_{rate}.npz                    [ms - 500, ms + 500), (1, 257, 99)
@@ -21,18 +22,16 @@ A folder appears once it is whole. Those that are done, of the same file with th
 options, are left alone; a video that cannot be used is named and skipped.
 """
 
-import argparse
 import os
 import shutil
-import signal
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from visxp_jax.command_line import Parser, command
 from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
 from visxp_jax.production.write_folder import (
@@ -59,11 +58,11 @@ def run(
     archive: bool = False,
     workers: int | None = None,
     timeout_s: float = 120.0,
-) -> int:
-    """Make the folders of all videos; how many videos could not be used.
+) -> None:
+    """Make the folders of all videos.
 
     Args:
-        videos: Files.
+        videos: Files, and folders that are searched with their subfolders.
         out: Folder of folders.
         keyframes: 'shots' or 'seconds'.
         rates_hz: Samples per second of the spectrograms.
@@ -73,16 +72,16 @@ def run(
 
     Raises:
         VisxpError: an option is out of range, PySceneDetect is wanted and missing, two
-            videos have one name, what is there is none of ours, or `out` cannot be
-            written to or is in use.
+            videos have one name, what is there is none of ours, `out` cannot be
+            written to or is in use, or a video could not be used.
     """
     from data_prep.pool import Failure, run_isolated
-    from data_prep.sources import source_of
+    from data_prep.sources import find_videos
 
     _check_options(keyframes, rates_hz, workers, timeout_s)
     tasks = [
-        Task(source_of(path), out, keyframes, tuple(dict.fromkeys(rates_hz)), archive)
-        for path in dict.fromkeys(videos)
+        Task(source, out, keyframes, tuple(dict.fromkeys(rates_hz)), archive)
+        for source in find_videos(videos, out)
     ]
     _check_names(tasks)
     to_do = [task for task in tasks if not _is_done(task)]
@@ -129,7 +128,8 @@ def run(
             tqdm.write(f"skipped: {name}: {why}", file=sys.stderr)
     if len(to_do) < len(tasks):
         print(f"{len(tasks) - len(to_do)} done before")
-    return failed
+    if failed:
+        raise VisxpError(f"{failed} of {len(tasks)} were skipped.")
 
 
 def told(about: dict[str, Any]) -> str:
@@ -164,13 +164,14 @@ def _check_options(
 
 
 def _check_names(tasks: list[Task]) -> None:
-    count = Counter(task.name for task in tasks)
+    by_name: dict[str, Task] = {}
     for task in tasks:
-        name = ascii(task.name)
-        if count[task.name] > 1:
+        name, other = ascii(task.name), by_name.setdefault(task.name, task)
+        if other is not task:
             raise VisxpError(
-                f"VIDEOS must differ in name without ending, as their folders do, but "
-                f"{name} is there twice; use several --out."
+                f"VIDEOS must differ in name without ending, as their folders do, got "
+                f"{printable(other.source.path)} and {printable(task.source.path)}; "
+                "give one of them another --out."
             )
         too_long = len(os.fsencode(task.target.name)) > MAX_NAME_BYTES
         if task.name in ("", ".", "..") or too_long:
@@ -191,15 +192,12 @@ def _is_done(task: Task) -> bool:
     return found is not None and task.inputs.items() <= found.items()
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; 0 if all videos have their folder, 2 if any has not."""
-    parser = argparse.ArgumentParser(
-        prog="python -m visxp_jax.production.segment",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+@command("stopped; folders that are done are kept.")
+def main(argv: list[str] | None = None) -> None:
+    """Entry point; a mistake if any video has no folder."""
+    parser = Parser("visxp segment", __doc__)
     add = parser.add_argument
-    add("videos", nargs="+", type=Path, metavar="VIDEOS", help="files")
+    add("videos", nargs="+", type=Path, metavar="VIDEOS", help="files or folders")
     add("--out", required=True, type=Path, metavar="FOLDERS", help="where folders go")
     add(
         "--keyframes",
@@ -229,27 +227,15 @@ def main(argv: list[str] | None = None) -> int:
         help="skip a file of which no second is done for so long (default: 120)",
     )
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        failed = run(
-            args.videos,
-            args.out,
-            keyframes=args.keyframes,
-            rates_hz=tuple(args.rate),
-            archive=args.archive,
-            workers=args.workers,
-            timeout_s=args.timeout_s,
-        )
-    except VisxpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; folders that are done are kept.", file=sys.stderr)
-        return 130
-    if failed:
-        print(f"error: {failed} of {len(args.videos)} were skipped.", file=sys.stderr)
-        return 2
-    return 0
+    run(
+        args.videos,
+        args.out,
+        keyframes=args.keyframes,
+        rates_hz=tuple(args.rate),
+        archive=args.archive,
+        workers=args.workers,
+        timeout_s=args.timeout_s,
+    )
 
 
 if __name__ == "__main__":

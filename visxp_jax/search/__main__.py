@@ -23,6 +23,7 @@ from pathlib import Path
 
 from data_prep.sources import source_of
 from visxp_jax import feature_files
+from visxp_jax.command_line import Parser, command
 from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
 from visxp_jax.progress import progress_bar
@@ -139,13 +140,9 @@ def run(args: argparse.Namespace) -> None:
             print(line(hit))
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Of the command line."""
-    whole = argparse.ArgumentParser(
-        prog="visxp search",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    whole = Parser("visxp search", __doc__)
     verbs = whole.add_subparsers(dest="verb", required=True)
     made = {}
     for name, what in (
@@ -182,15 +179,10 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; 2 on a mistake in the input."""
-    args = parser().parse_args(argv)
-    try:
-        run(args)
-    except VisxpError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+@command("stopped; what the index has saved is kept.")
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    run(parser().parse_args(argv))
 
 
 if __name__ == "__main__":
