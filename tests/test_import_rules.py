@@ -3,16 +3,20 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from symtable import symtable
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = sorted(
+OURS = {"visxp_jax", "data_prep", "configs", "experiments", "tests"}
+EVERY_SOURCE = sorted(
     path.relative_to(ROOT)
-    for package in ("visxp_jax", "data_prep", "configs")
+    for package in OURS
     for path in (ROOT / package).rglob("*.py")
 )
+SOURCES = [p for p in EVERY_SOURCE if p.parts[0] not in ("experiments", "tests")]
 PURE = {"visxp_jax.losses", "visxp_jax.geometry"}
 # TensorFlow at the top of a module: that module cannot be imported without it.
 TENSORFLOW_READERS = {Path("visxp_jax/data/tfrecord.py")}
@@ -53,6 +57,28 @@ def package(path: Path) -> str:
 
 def within(name: str, packages: set[str]) -> bool:
     return any(name == p or name.startswith(p + ".") for p in packages)
+
+
+@cache
+def names_in(module: str) -> set[str]:
+    """What can be imported from a module of ours."""
+    path = ROOT.joinpath(*module.split("."))
+    inside = {found.stem for found in path.glob("*")}
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    if not source.exists():
+        return inside
+    table = symtable(source.read_text(encoding="utf-8"), str(source), "exec")
+    names = {x.get_name() for x in table.get_symbols() if x.is_local()}
+    return inside | names
+
+
+# Linters do not follow the imports of experiments and tests.
+@pytest.mark.parametrize("path", EVERY_SOURCE, ids=str)
+def test_what_is_imported_from_ours_is_there(path):
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.ImportFrom) and within(node.module or "", OURS):
+            wanted = {alias.name for alias in node.names}
+            assert not wanted - names_in(node.module), f"line {node.lineno}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)
