@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
@@ -65,7 +65,7 @@ def run_isolated(
     workers: int | None = None,
     on_beat: Beat = lambda: None,
     stopped: Callable[[], bool] = lambda: False,
-) -> Iterator[tuple[Any, Any]]:
+) -> Generator[tuple[Any, Any]]:
     """Results of `function(task, beat)`, each in one of several processes.
 
     Args:

@@ -13,6 +13,15 @@ from typing import NamedTuple
 from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
 
+# Endings of what lies beside videos: subtitles, descriptions, pictures, checksums.
+BESIDE = frozenset(
+    (
+        *(".srt", ".vtt", ".ass", ".txt", ".md", ".nfo", ".html", ".pdf", ".log"),
+        *(".xml", ".json", ".yaml", ".yml", ".csv", ".xlsx", ".docx", ".edl", ".xmp"),
+        *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".md5", ".sha1", ".sha256"),
+    )
+)
+
 
 class Source(NamedTuple):
     """One input file."""
@@ -145,7 +154,8 @@ def find_videos(paths: Sequence[Path], out: Path) -> list[Source]:
     """The videos of a command line, by absolute path.
 
     Args:
-        paths: Files, and folders that are searched with their subfolders.
+        paths: Files, and folders that are searched with their subfolders; what lies
+            beside videos there by its ending (`BESIDE`) is left out.
         out: Not searched.
 
     Raises:
@@ -163,10 +173,16 @@ def find_videos(paths: Sequence[Path], out: Path) -> list[Source]:
                     f"{printable(path)}; a subfolder of it will do."
                 )
             sources = find_sources(path, labels=None, leave_out=ours)
-            inside = [source.path for source in sources if not source.hidden]
+            inside = [
+                source.path
+                for source in sources
+                if not source.hidden and source.path.suffix.lower() not in BESIDE
+            ]
         found |= {file: source_of(file) for file in inside}
     if not found:
-        raise VisxpError("VIDEOS must hold a file that is not hidden, got none.")
+        raise VisxpError(
+            "VIDEOS must hold a file that is no text, picture or hidden, got none."
+        )
     names = Counter(source.name for source in found.values())
     if twice := [name for name, count in names.items() if count > 1]:
         # bytes that are no UTF-8, and a name that spells them out

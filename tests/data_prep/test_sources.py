@@ -160,8 +160,13 @@ def test_videos_of_a_command_line_are_files_and_what_is_in_folders(folder, monke
     sources = find_videos([Path(path) for path in paths], out)
     assert [source.path for source in sources] == [folder / name for name in names]
     assert [source.num_bytes for source in sources] == [0, 1, 1, 1]
+    (folder / "c.SRT").write_bytes(b"x")
+    assert [source.path for source in find_videos([Path(".")], out)] == [
+        folder / name for name in ("bell/b.mp4", "c.mp4")
+    ]
+    assert find_videos([Path("c.SRT")], out)  # that it is named counts
     with pytest.raises(VisxpError, match="--out must not be a folder of VIDEOS itself"):
         find_videos([out], out)
     (out / "a.mp4").rename(out / ".a.mp4")
-    with pytest.raises(VisxpError, match="VIDEOS must hold a file that is not hidden"):
+    with pytest.raises(VisxpError, match="VIDEOS must hold a file that is no text"):
         find_videos([out], folder / "out")

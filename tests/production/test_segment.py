@@ -355,14 +355,17 @@ def test_folders_are_searched_for_videos_but_not_that_of_folders(tmp_path, capsy
     write_video(videos / "sub" / "a.mp4", seconds=1)
     write_video(videos / ".hidden.mp4", seconds=1)
     command = [str(videos), f"--out={out}", "--keyframes=seconds", "--workers=1"]
+    (out / f".{'0' * 24}.partial").mkdir(parents=True)  # by a call that was killed
     assert segment.main(command) == 0
     assert sorted(os.listdir(out)) == [".visxp-lock", "a"]
     assert segment.main(command) == 0
     assert capsys.readouterr().out.endswith("1 done before\n")
     (videos / "a.srt").touch()
+    assert segment.main(command) == 0
+    (videos / "a.mkv").touch()
     assert segment.main(command) == 2
     told = capsys.readouterr().err
-    assert f"got {videos / 'a.srt'} and {videos / 'sub' / 'a.mp4'}; give one" in told
+    assert f"got {videos / 'a.mkv'} and {videos / 'sub' / 'a.mp4'}; give one" in told
 
 
 def test_mistakes_are_one_line_and_nothing_is_begun(tmp_path, capsys, monkeypatch):

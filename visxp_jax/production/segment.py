@@ -16,7 +16,7 @@ writes FOLDERS/NAME, NAME being the file's without its ending:
 cut, all is one shot. --keyframes=seconds takes what is on show at 500, 1500, ... ms,
 looks for no shots and writes the empty list of them, which reads as one. Where sound
 ends within a window, silence fills it up; where half of it is missing, there is no
-spectrogram, and features of sound are zeros.
+spectrogram, and the network is given zeros.
 
 A folder appears once it is whole. Those that are done, of the same file with the same
 options, are left alone; a video that cannot be used is named and skipped.
@@ -26,6 +26,8 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
 from visxp_jax.production.write_folder import (
     METHODS,
+    UNFINISHED,
     Task,
     read_provenance,
     write_folder,
@@ -94,23 +97,26 @@ def run(
     failed = made = seconds = 0
     begun = time.monotonic()
     before = len(tasks) - len(to_do)
+
+    def on_beat() -> None:
+        nonlocal seconds
+        seconds += 1
+        speed = seconds / (time.monotonic() - begun)
+        bar.set_postfix_str(f"{made} keyframes, {speed:.0f} x", refresh=False)
+        bar.update(0)
+
+    results = run_isolated(
+        write_folder, to_do, workers=workers, timeout_s=timeout_s, on_beat=on_beat
+    )
     with (
         locked(out, name=".visxp-lock"),  # hidden from `FOLDERS/*`
+        _nothing_unfinished(out),
         progress_bar(
             desc="segment", unit="file", total=len(tasks), initial=before
         ) as bar,
+        closing(results),
     ):
-
-        def on_beat() -> None:
-            nonlocal seconds
-            seconds += 1
-            speed = seconds / (time.monotonic() - begun)
-            bar.set_postfix_str(f"{made} keyframes, {speed:.0f} x", refresh=False)
-            bar.update(0)
-
-        for task, result in run_isolated(
-            write_folder, to_do, workers=workers, timeout_s=timeout_s, on_beat=on_beat
-        ):
+        for task, result in results:
             bar.update()
             name = printable(task.source.path)
             if not isinstance(result, Failure):
@@ -130,6 +136,21 @@ def run(
         print(f"{len(tasks) - len(to_do)} done before")
     if failed:
         raise VisxpError(f"{failed} of {len(tasks)} were skipped.")
+
+
+@contextmanager
+def _nothing_unfinished(out: Path) -> Iterator[None]:
+    """Clear away what was begun and not ended, by this or by a call that was killed."""
+
+    def clear() -> None:
+        for unfinished in out.glob(UNFINISHED.format("[0-9a-f]" * 24)):
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    clear()
+    try:
+        yield
+    finally:  # workers have ended
+        clear()
 
 
 def told(about: dict[str, Any]) -> str:

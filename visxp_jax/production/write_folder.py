@@ -33,6 +33,7 @@ PROVENANCE = "provenance.json"
 MAX_PROVENANCE_BYTES = 2**20
 ARCHIVE = "visxp_prep__{}.tar.gz"  # as production names it
 METHODS = {"shots": by_shots, "seconds": by_seconds}
+UNFINISHED = ".{}.partial"
 FOLDER = "folder"  # within what is unfinished
 MADE_WITH = ("scenedetect-headless", "opencv-python-headless", "av", "numpy")
 
@@ -68,7 +69,7 @@ class Task(NamedTuple):
     @property
     def unfinished(self) -> Path:
         """What is there until then; hidden from `FOLDERS/*`."""
-        return self.folders / f".{self.source.key}.partial"
+        return self.folders / UNFINISHED.format(self.source.key)
 
     @property
     def inputs(self) -> dict[str, Any]:
