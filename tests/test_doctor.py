@@ -7,7 +7,7 @@ import pytest
 
 from tests.videos import write_video
 from visxp_jax import doctor
-from visxp_jax.audio.spectrogram import visxp_at
+from visxp_jax.audio.spectrogram import VISXP_RATES_HZ, visxp_at
 from visxp_jax.production.arrays import pickled_dict
 
 MIDDLE_MS = 1500
@@ -42,6 +42,13 @@ def test_visxps_own_spectrogram_is_equal(rate_hz, video, capsys):
     path = reference(video, doctor.Setting("", visxp_at(rate_hz)), rate_hz)
     assert doctor.main([f"--video={video}", f"--reference={path}"]) == 0
     assert capsys.readouterr().out.startswith("equal: largest difference 0.0e+00")
+
+
+@pytest.mark.parametrize("rate_hz", [VISXP_RATES_HZ[0], VISXP_RATES_HZ[-1]])
+def test_lowest_and_highest_rates_are_compared(rate_hz, video):
+    changed = dataclasses.replace(visxp_at(rate_hz), window="hann")
+    path = reference(video, doctor.Setting("", changed), rate_hz)
+    assert "a Hann window" in doctor.compare(video, path)[1]
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: s.name)

@@ -157,6 +157,7 @@ class _Member(tarfile.TarInfo):
         return member
 
     def _proc_gnusparse_10(self, *_: Any) -> NoReturn:
+        # Beneath it the list is read, before anyone is asked.
         raise Unreadable(SPARSE)
 
 
@@ -187,7 +188,8 @@ def unpack(archive: Path, into: Path) -> None:
                         raise Unreadable(
                             f"it is over the limit of {MAX_MEMBERS:,} files"
                         )
-                    tar.members.clear()  # it would keep all of them
+                    # It would keep all of them.
+                    tar.members.clear()  # type: ignore[attr-defined]
                     place = _place(member)
                     source = None if place is None else tar.extractfile(member)
                     if place is None or source is None:
