@@ -7,7 +7,7 @@ import pytest
 
 from tests.videos import write_video
 from visxp_jax import doctor
-from visxp_jax.audio.spectrogram import visxp_at
+from visxp_jax.audio.spectrogram import VISXP_RATES_HZ, visxp_at
 from visxp_jax.production.arrays import pickled_dict
 
 MIDDLE_MS = 1500
@@ -44,6 +44,13 @@ def test_visxps_own_spectrogram_is_equal(rate_hz, video, capsys):
     assert capsys.readouterr().out.startswith("equal: largest difference 0.0e+00")
 
 
+@pytest.mark.parametrize("rate_hz", [VISXP_RATES_HZ[0], VISXP_RATES_HZ[-1]])
+def test_lowest_and_highest_rates_are_compared(rate_hz, video):
+    changed = dataclasses.replace(visxp_at(rate_hz), window="hann")
+    path = reference(video, doctor.Setting("", changed), rate_hz)
+    assert "a Hann window" in doctor.compare(video, path)[1]
+
+
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: s.name)
 def test_every_other_setting_is_named(setting, video, capsys):
     path = reference(video, setting)
@@ -70,7 +77,37 @@ def test_what_no_single_setting_explains_is_said(video):
 def test_other_shapes_are_explained(shape, why, video):
     path = video.with_name(f"{MIDDLE_MS}_24000.npz")
     path.write_bytes(pickled_dict({"audio": np.zeros(shape, np.float32)}))
-    assert why in doctor.compare(video, path)[-1]
+    told = doctor.compare(video, path)
+    assert why in told[-1]
+    assert any("nearest" in line for line in told) == (shape[1] == 257)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "line"),
+    [
+        ("1500_0", np.zeros((1, 257, 99)), "multiple of 100 from 8000 to 51200, got 0"),
+        ("1500_7", np.zeros((1, 257, 99)), "8000 to 51200, got 7"),
+        ("1500_999999999999", np.zeros((1, 257, 99)), "got 999999999999"),
+        (
+            "99999999_24000",
+            np.zeros((1, 257, 99)),
+            "must have sound at 100000.0 s",
+        ),
+        ("1500_24000", np.zeros((1, 257, 0)), "named 'audio', got [1, 257, 0]"),
+        ("1500_24000", np.zeros((257, 99)), "named 'audio', got [257, 99]"),
+        ("1500_24000", np.full((1, 257, 99), np.nan), "must be finite"),
+        ("1500_24000", np.full((1, 257, 99), -np.inf), "must be finite"),
+    ],
+)
+def test_references_that_nothing_can_be_said_of_are_one_line(
+    name, values, line, video, capsys
+):
+    path = video.with_name(f"{name}.npz")
+    path.write_bytes(pickled_dict({"audio": values.astype(np.float32)}))
+    assert doctor.main([f"--video={video}", f"--reference={path}"]) == 2
+    told = capsys.readouterr().err
+    assert line in told
+    assert told.count("\n") == 1
 
 
 def test_mistakes_are_one_line(tmp_path, video, capsys):

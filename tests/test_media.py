@@ -445,3 +445,13 @@ def test_sounds_of_some_seconds(tmp_path):
         assert wave.shape == (16_000,)
         pitch = np.abs(np.fft.rfft(wave)).argmax()
         assert pitch == pytest.approx(pitch_hz(second), abs=2)
+
+
+def test_seconds_long_after_the_end_are_not_passed_one_by_one(tmp_path):
+    path, passed = write_video(tmp_path / "x.mp4", seconds=3), []
+    wanted = {2, 100_000}
+    sounds = read_sounds(
+        path, wanted, rate_hz=8_000, on_second=lambda: passed.append(1)
+    )
+    assert list(sounds) == [2]
+    assert len(passed) <= 4

@@ -13,6 +13,7 @@ import importlib.util
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from visxp_jax import __version__
-from visxp_jax.audio.spectrogram import Spectrogram, visxp_at
+from visxp_jax.audio.spectrogram import VISXP_RATES_HZ, Spectrogram, visxp_at
 from visxp_jax.command_line import Parser, command
 from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable, read_sounds
@@ -165,11 +166,22 @@ def compare(video: Path, reference: Path) -> list[str]:
         VisxpError: a file cannot be used.
     """
     middle_ms, rate_hz = time_and_rate(reference)
+    if rate_hz not in VISXP_RATES_HZ:
+        raise VisxpError(
+            f"{os.fspath(reference)!r} must be named by its time and a rate that is a "
+            f"multiple of {VISXP_RATES_HZ.step} from {VISXP_RATES_HZ[0]} to "
+            f"{VISXP_RATES_HZ[-1]}, got {rate_hz}."
+        )
     stored = read_pickled_dict(reference).get("audio")
-    if stored is None or stored.ndim != 3 or stored.shape[0] != 1:
+    if stored is None or stored.ndim != 3 or stored.shape[0] != 1 or not stored.size:
+        got = "nothing of that name" if stored is None else str(list(stored.shape))
         raise VisxpError(
             f"{os.fspath(reference)!r} must have an array [1, bands, frames] named "
-            "'audio'."
+            f"'audio', got {got}."
+        )
+    if not np.isfinite(stored).all():
+        raise VisxpError(
+            f"{os.fspath(reference)!r} must be finite, got NaN or infinity."
         )
     wanted = stored[0].astype(np.float64)
     sound, right = Sound(video, middle_ms), visxp_at(rate_hz)
@@ -189,12 +201,16 @@ def compare(video: Path, reference: Path) -> list[str]:
     own = error(Setting("", right))
     if own < TOLERANCE:
         return [f"equal: largest difference {own:.1e} (limit {TOLERANCE})", *notes]
-    tried = [(error(setting), setting.name) for setting in settings(rate_hz)]
+    with warnings.catch_warnings():  # librosa's, of filters that no bin feeds
+        warnings.simplefilter("ignore", UserWarning)
+        tried = [(error(setting), setting.name) for setting in settings(rate_hz)]
     best, name = min(tried)
     first = f"differs: largest difference {own:.2g} (limit {TOLERANCE})"
     if best < TOLERANCE:
         return [first, f"because: {name} (then {best:.1e})", *notes]
-    near = f"no single setting explains it; nearest: {name} (then {best:.2g})"
+    near = "no single setting explains it"
+    if np.isfinite(best):  # or the bands are others, whatever is tried
+        near += f"; nearest: {name} (then {best:.2g})"
     return [first, near, *notes]
 
 

@@ -1,5 +1,6 @@
 """Videos in, one-second clips out: the frame and the sound of the same second."""
 
+import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -191,7 +192,8 @@ def read_sounds(
             if second > max(seconds):
                 return sounds
         track.finish()
-        collect(max(seconds) + 1)
+        # To the end of the sound: wanted seconds may be any number of years after it.
+        collect(min(max(seconds) + 1, math.ceil(track.position_s)))
     return sounds
 
 

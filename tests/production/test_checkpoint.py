@@ -14,6 +14,8 @@ from tests.models.test_published import GOLDEN, fill, inputs
 from tests.production.torch_zip import Saved, save
 from visxp_jax.errors import VisxpError
 from visxp_jax.production import checkpoint
+from visxp_jax.production.files import Zip
+from visxp_jax.production.pickles import read_pickle
 from visxp_jax.production.settings import Settings, read_settings
 from visxp_jax.production.torch_file import TorchFile
 
@@ -157,6 +159,15 @@ def test_weights_of_another_network_are_refused(change, line, tmp_path):
         )
 
 
+def test_weights_too_large_for_float32_are_refused(tmp_path):
+    path, state = tmp_path / "checkpoint.tar", tensors(avnet(False))
+    state["lin2.bias"] = Saved(np.full(5, 1e300))
+    save(path, state)
+    settings = settings_of(AVNET % "false", tmp_path)
+    with pytest.raises(VisxpError, match="finite numbers for 'lin2.bias'"):
+        checkpoint.published(checkpoint.read_state(path), settings, path)
+
+
 def test_numbers_of_every_type_keep_their_value(tmp_path):
     path = tmp_path / "some.pt"
     rng = np.random.default_rng(0)
@@ -264,7 +275,7 @@ def test_tensors_beyond_their_numbers_are_refused(tmp_path):
             {"storage": tensor.storage._replace(part="1")},
             {"storage": tensor.storage._replace(size=3)},
         ):
-            with pytest.raises(VisxpError, match="beyond its part|missing|is over"):
+            with pytest.raises(VisxpError, match="beyond its storage|missing|is over"):
                 file.array(tensor._replace(**bad))
 
 
@@ -273,7 +284,7 @@ def test_parts_over_a_limit_are_refused(monkeypatch, tmp_path):
     save(path, {"x": Saved(np.zeros(4, np.float32))})
     for name, value in (
         ("MAX_BYTES", 100),
-        ("MAX_PARTS", 2),
+        ("MAX_LIST_BYTES", 100),
         ("MAX_PICKLE_BYTES", 10),
     ):
         with monkeypatch.context() as patch:
@@ -287,8 +298,91 @@ def test_tensors_that_share_their_numbers_too_often_are_refused(tmp_path):
     save(path, {"x": Saved(np.zeros(4000, np.float32))})
     with TorchFile(path) as file:
         file.array(file.saved["x"])
-        with pytest.raises(VisxpError, match="beyond its part"):
+        with pytest.raises(VisxpError, match="beyond its storage"):
             file.array(file.saved["x"])
+
+
+def test_each_storage_is_read_once_however_many_tensors_share_it(monkeypatch, tmp_path):
+    path, (one, two) = tmp_path / "some.pt", np.arange(2000, dtype="f4").reshape(2, -1)
+    wanted = {}
+    for i in range(0, 1000, 2):  # in turns, as weights and biases may be
+        wanted |= {f"a{i}": (one[i : i + 2], one), f"b{i}": (two[i : i + 2], two)}
+    save(path, {name: Saved(*arrays) for name, arrays in wanted.items()})
+    read, names = Zip.read, []
+
+    def counted(self: Zip, name: str, most: int) -> bytes:
+        names.append(name)
+        return read(self, name, most)
+
+    monkeypatch.setattr(Zip, "read", counted)
+    state = checkpoint.read_state(path)
+    assert sorted(names)[-2:] == ["some/data/0", "some/data/1"]
+    assert len(names) == 4  # and what is no tensor
+    assert list(state) == list(wanted)
+    for name, (array, _) in wanted.items():
+        np.testing.assert_array_equal(state[name], array)
+    names.clear()
+    many = pytest.raises(VisxpError, match="its storages are more than it holds")
+    with TorchFile(path) as file, many:  # in another order, no more than the file has
+        list(map(file.array, file.saved.values()))
+    assert len(names) < 30
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (lambda: {1: 2**64}, "at most 8 bytes"),
+        (lambda: {-(2**80): 1}, "at most 8 bytes"),
+        (lambda: {"x" * 1001: 1}, "at most 1,000 characters"),
+        (lambda: [{} for _ in range(1_000_001)], "at most 1,000,000 steps"),
+    ],
+)
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_values_that_cost_more_than_they_take_are_refused(make, line, protocol):
+    with pytest.raises(VisxpError, match=line):
+        read_pickle(pickle.dumps(make(), protocol), {})
+
+
+def test_long_names_are_not_put_together_anew_each_time():
+    long = b"X" + (1000).to_bytes(4, "little") + 1000 * b"x"
+    with pytest.raises(VisxpError, match="at most 1,000 characters"):
+        read_pickle(b"\x80\x04" + long + b"2\x93.", {})
+
+
+def test_dicts_that_calls_make_have_a_limit_of_their_own(tmp_path):
+    """Whatever the length of the pickle is: each call may copy one list again."""
+    path, pairs = tmp_path / "some.pt", [(i, None) for i in range(1000)]
+    again = b"ccollections\nOrderedDict\nh\xff\x85R"
+    for calls, line in ((100, "nothing else"), (101, "too much of too little")):
+        listed = pickle.dumps(pairs, 2)[:-1] + b"q\xff"
+        save(path, None, pickled=listed + calls * again + b"0" * calls + b".")
+        with pytest.raises(VisxpError, match=line):
+            checkpoint.read_state(path)
+
+
+def test_names_are_not_told_whole(tmp_path):
+    path, name = tmp_path / "some.pt", "x" * 60_000
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(f"{name}/data.pkl", b"")
+        file.writestr(f"{name}/byteorder", "longer than it may be")
+    with pytest.raises(VisxpError, match="is over 16 bytes") as refused:
+        TorchFile(path)
+    assert len(str(refused.value)) < 500
+    save(path, {"x": Saved(np.zeros(4, np.float32))})
+    with TorchFile(path) as file:
+        tensor = file.saved["x"]
+        for bad in ({"storage": tensor.storage._replace(part=name)}, {"offset": 1}):
+            with pytest.raises(VisxpError) as refused:
+                file.array(tensor._replace(**bad))
+            assert len(str(refused.value)) < 500
+
+
+def test_a_digest_is_of_a_regular_file(tmp_path):
+    with pytest.raises(OSError, match="it is not a file"):
+        checkpoint.digest(Path("/dev/null"))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="it is not a file"):  # and does not wait
+        checkpoint.digest(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import tarfile
+import weakref
 import zipfile
 from pathlib import Path
 
@@ -18,18 +20,22 @@ from tests.production.test_checkpoint import AVNET, VISUALNET, avnet, tensors
 from tests.production.torch_zip import save
 from visxp_jax.errors import VisxpError
 from visxp_jax.production import extract, features
+from visxp_jax.production import folder as folder_module
 from visxp_jax.production.arrays import pickled_dict, read_pickled_dict
 from visxp_jax.production.folder import (
+    MAX_METADATA_BYTES,
     SHOTS,
     name_of,
     opened,
     read_keyframe,
+    read_shots,
     read_spectrogram,
     unpack,
 )
 from visxp_jax.production.settings import AudioSettings, Normalisation
 
 AUDIO = AudioSettings(257, 99, 24_000, Normalisation((0.5,), (2.0,)))
+HALVES = Normalisation((0.0,), (0.5,))
 PLAIN = Normalisation((0.0,) * 3, (1.0,) * 3)
 
 
@@ -82,6 +88,7 @@ def test_a_folder_and_its_archive_hold_the_same(root, tmp_path):
         ("[(0, 100), (400, 600),(450, 900)]\n", (400, 600)),
         ("[[400, 600]]", (400, 600)),
         ("((0, 100), [400.0, 600.],)", (400, 600)),
+        (" [ ( 400 , 600 , ) , ( 0 , 500 ) ] ", (400, 600)),  # both hold it
     ],
 )
 def test_shots_are_read_as_literals(shots, expected, tmp_path):
@@ -91,7 +98,18 @@ def test_shots_are_read_as_literals(shots, expected, tmp_path):
 
 @pytest.mark.parametrize(
     "shots",
-    ["", "[", "[(0, 1.5)]", "[(0, 1, 2)]", "{}", "[0, 1]", "[(0, True)]", "(" * 10_000]
+    [
+        "",
+        "[",
+        "[(0, 1.5)]",
+        "[(0, 1,,)]",
+        "[(0 1, 2)]",
+        "[(0, 1, 2)]",
+        "{}",
+        "[0, 1]",
+        "[(0, True)]",
+        "(" * 10_000,
+    ]
     + ["__import__('os').system('touch ran')", "[(0, 9" + "9" * 40 + ")]", "[(0, 1]"],
 )
 def test_other_shots_are_refused_and_never_run(shots, tmp_path, monkeypatch):
@@ -100,6 +118,24 @@ def test_other_shots_are_refused_and_never_run(shots, tmp_path, monkeypatch):
     with pytest.raises(VisxpError, match="must be a list of .start, end."):
         opened(source).__enter__()
     assert not Path("ran").exists()
+
+
+def test_shots_take_time_by_their_length_alone(tmp_path):
+    """By its square, 4 MiB would take a day."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError
+
+    path, before = tmp_path / "shots.txt", signal.signal(signal.SIGALRM, give_up)
+    try:
+        signal.alarm(60)
+        for begin in ("[(1, 2", "[(1, 2,", "[(1", "[", "[(1, 2)", "[(1, 2),"):
+            path.write_text(begin + " " * (MAX_METADATA_BYTES - 20) + "x)]")
+            with pytest.raises(VisxpError, match="must be a list of .start, end."):
+                read_shots(path, 5)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_names_that_are_no_times_are_refused(tmp_path):
@@ -191,6 +227,17 @@ def test_files_that_are_no_spectrograms_are_refused_in_one_line(write, tmp_path)
     assert "\n" not in str(refused.value)
 
 
+def test_a_list_of_parts_is_not_read_to_find_it_too_long(monkeypatch, tmp_path):
+    path, made = tmp_path / "1_24000.npz", []
+    with zipfile.ZipFile(path, "w") as file:
+        for number in range(100):
+            file.writestr(f"{number}.npy", b"")
+    monkeypatch.setattr(zipfile, "ZipInfo", made.append)
+    with pytest.raises(VisxpError, match="its list of parts is over 1,024 bytes"):
+        read_pickled_dict(path)
+    assert not made
+
+
 @pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
 def test_zips_that_lie_about_their_size_are_refused(kind, tmp_path):
     path = tmp_path / "1_24000.npz"
@@ -254,6 +301,30 @@ def test_hostile_headers_of_archives_are_refused(header, tmp_path):
         info.pax_headers = dict([header])
         tar.addfile(info)
     with pytest.raises(VisxpError, match="damaged"):
+        unpack(archive, tmp_path)
+
+
+def test_members_of_archives_are_forgotten_as_they_go(monkeypatch, tmp_path):
+    archive, seen, alive = tmp_path / "a.tar", [], []
+    with tarfile.open(archive, "w") as tar:
+        for number in range(100):
+            tar.addfile(tarfile.TarInfo(f"notes/{number}"))
+
+    def place(member: tarfile.TarInfo) -> None:
+        seen.append(weakref.ref(member))
+        alive.append(sum(each() is not None for each in seen))
+
+    monkeypatch.setattr(folder_module, "_place", place)
+    unpack(archive, tmp_path)
+    assert len(alive) == 100
+    assert max(alive) < 5
+
+
+def test_headers_for_all_files_are_refused(tmp_path):
+    archive, pax = tmp_path / "a.tar", {"comment": "x"}
+    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT, pax_headers=pax) as tar:
+        tar.addfile(tarfile.TarInfo("keyframes/1.jpg"))
+    with pytest.raises(VisxpError, match="for all of its files .global PAX."):
         unpack(archive, tmp_path)
 
 
@@ -324,19 +395,29 @@ def test_an_archive_of_several_folders_is_not_taken_for_one(tmp_path):
         unpack(archive, into)
 
 
-@pytest.mark.parametrize("sparse", [True, False])
-def test_files_that_are_large_only_when_unpacked_are_not(sparse, tmp_path):
-    """A hole of 4 GiB takes 512 bytes of an archive, and so does a header that lies."""
-    if sparse:
+@pytest.mark.parametrize("kind", ["sparse", "sparse, PAX", "sparse, list", "size"])
+def test_files_that_are_large_only_when_unpacked_are_not(kind, tmp_path):
+    """A hole of 4 GiB takes 512 bytes of an archive, and so does a header that lies.
+
+    A list of holes may be as long as the archive, of a file of whatever name.
+    """
+    info = tarfile.TarInfo("keyframes/1.jpg")
+    if kind == "sparse":
         member = sparse_member("keyframes/1.jpg", 2**32)
+    elif kind == "sparse, PAX":
+        info.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": str(2**32)}
+        member = info.tobuf(tarfile.PAX_FORMAT)
+    elif kind == "sparse, list":
+        info.name = "notes/1.txt"
+        info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+        member = info.tobuf(tarfile.PAX_FORMAT) + b"9" * 12 + b"\n1" * 250
     else:
-        info = tarfile.TarInfo("keyframes/1.jpg")
         info.size = 2**32
         member = info.tobuf()
     archive, into = tmp_path / "a.tar", tmp_path / "into"
     archive.write_bytes(member + bytes(2**20))
     into.mkdir()
-    why = "not a link, a device or sparse" if sparse else "over the limit of 33,554,432"
+    why = "is sparse" if kind != "size" else "over the limit of 33,554,432"
     with pytest.raises(VisxpError, match=why):
         unpack(archive, into)
     assert not list(into.rglob("*.jpg"))
@@ -376,11 +457,19 @@ def test_short_spectrograms_are_filled_up_and_others_refused(tmp_path):
         (spectrogram()[:, :96], "another rate, window or number of bands"),
         (spectrogram()[0], "must be of shape"),
         (spectrogram() * np.inf, "finite"),
+        (np.full((1, 257, 99), 1e300), "finite"),  # float64; float32 has no such
         (np.zeros((1, 257, 99), int), "floats"),
     ):
         path.write_bytes(pickled_dict({"audio": bad}))
         with pytest.raises(VisxpError, match=line):
             read_spectrogram(path, AUDIO, silence=-2.5, empty=none)
+
+
+def test_spectrograms_that_overflow_when_normalised_are_refused(tmp_path):
+    path, audio = tmp_path / "1_24000.npz", AudioSettings(257, 99, 24_000, HALVES)
+    path.write_bytes(pickled_dict({"audio": np.full((1, 257, 99), -3e38, "f4")}))
+    with pytest.raises(VisxpError, match="must be finite as float32"):
+        read_spectrogram(path, audio, silence=-2.5, empty=np.zeros(257, bool))
 
 
 def test_spectrograms_of_another_scale_are_told_from_visxps(tmp_path):
@@ -542,6 +631,11 @@ def test_mistakes_are_one_line(network, tmp_path, capsys):
         ([source, other, *network], "'a' is there twice"),
         ([source, *network[:2], f"--out={tmp_path / 'file' / 'x'}"], "cannot write to"),
         ([source, "--checkpoint=none", *network[1:]], "none cannot be read: No such"),
+        (
+            [source, "--checkpoint=/dev/null", *network[1:]],
+            "null cannot be read: it is",
+        ),
+        ([source, network[0], "--config=/dev/null", network[2]], "null cannot be read"),
         ([source, network[0], "--config=none", network[2]], "cannot be read"),
     ):
         assert extract.main(command) == 2

@@ -15,10 +15,10 @@ STORAGES = {"f4": "Float", "f8": "Double", "f2": "Half", "i8": "Long", "u1": "By
 
 
 class Saved:
-    """A tensor to be."""
+    """A tensor to be; a part of another array, `whole`, if it shares the storage."""
 
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
+    def __init__(self, array: np.ndarray, whole: np.ndarray | None = None) -> None:
+        self.array, self.whole = array, whole
 
 
 def _rebuild_tensor_v2(*args: Any) -> None:
@@ -62,13 +62,27 @@ def save(path: Path, value: Any, *, pickled: bytes | None = None) -> None:
         def reducer_override(self, obj: Any) -> Any:
             if not isinstance(obj, Saved):
                 return NotImplemented
-            array = obj.array
-            parts.append(np.ascontiguousarray(array))
+            array, offset = obj.array, 0
+            if obj.whole is not None:
+                bytes_before = array.ctypes.data - obj.whole.ctypes.data
+                offset = bytes_before // array.itemsize
+            stored = np.ascontiguousarray(array) if obj.whole is None else obj.whole
+            known = [number for number, part in enumerate(parts) if part is stored]
+            if not known:
+                parts.append(stored)
             strides = tuple(
                 int(np.prod(array.shape[i + 1 :])) for i in range(array.ndim)
             )
-            storage = Storage(len(parts) - 1, parts[-1])
-            args = (storage, 0, array.shape, strides, False, collections.OrderedDict())
+            number = known[0] if known else len(parts) - 1
+            storage = Storage(number, stored)
+            args = (
+                storage,
+                offset,
+                array.shape,
+                strides,
+                False,
+                collections.OrderedDict(),
+            )
             return rebuild, args
 
     out = io.BytesIO()

@@ -237,8 +237,12 @@ PRESETS: dict[str, Spectrogram] = {
 }
 
 
+# Windows of 20 ms must be whole samples, and fit into the 1024 of the transform.
+VISXP_RATES_HZ = range(8_000, 51_200 + 1, 100)
+
+
 def visxp_at(rate_hz: int) -> Spectrogram:
-    """VisXP's recipe at any rate: 20 ms windows every 10 ms."""
+    """VisXP's recipe at another rate of `VISXP_RATES_HZ`: 20 ms windows every 10 ms."""
     return dataclasses.replace(
         PRESETS["visxp"],
         rate_hz=rate_hz,

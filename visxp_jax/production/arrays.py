@@ -14,6 +14,7 @@ from visxp_jax.production.files import Unreadable, Zip, read_bytes
 from visxp_jax.production.pickles import Buildable, PickleRefused, read_pickle
 
 MAX_BYTES = 64 * 2**20  # of a file, and of what is in it
+MAX_LIST_BYTES = 2**10  # of one part
 PART = "arr_0.npy"
 KIND = re.compile("[fiu][1248]|b1|O8?")
 # Of numpy's format, versions 1 to 3, for one pickled object.
@@ -96,7 +97,8 @@ def read_pickled_dict(path: Path) -> dict[str, np.ndarray]:
         VisxpError: it cannot be read, is over a limit, or holds anything else.
     """
     try:
-        file = Zip(read_bytes(path, MAX_BYTES), compressed=True)
+        data = read_bytes(path, MAX_BYTES)
+        file = Zip(data, compressed=True, most=MAX_LIST_BYTES)
         if list(file.parts) != [PART]:
             raise Unreadable(f"{PART} must be its one part")
         value = _read_npy(file.read(PART, MAX_BYTES))

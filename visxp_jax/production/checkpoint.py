@@ -14,6 +14,7 @@ from visxp_jax.config import ModelConfig
 from visxp_jax.errors import VisxpError
 from visxp_jax.models.audiovisual import AudioVisualNet, Head
 from visxp_jax.models.bind import PUBLISHED_POOL, build_network
+from visxp_jax.production.files import open_regular
 from visxp_jax.production.settings import Normalisation, Settings
 from visxp_jax.production.torch_file import Tensor, TorchFile
 from visxp_jax.sharding import compiler_options
@@ -49,12 +50,19 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
             raise VisxpError(
                 f"{path} must hold a state_dict: names and tensors, nothing else."
             )
-        return {name: file.array(tensor) for name, tensor in saved.items()}
+        # Each storage is read once, however its tensors are mixed with others'.
+        by_storage = sorted(saved, key=lambda name: saved[name].storage.part)
+        found = {name: file.array(saved[name]) for name in by_storage}
+        return {name: found[name] for name in saved}
 
 
 def digest(path: Path) -> str:
-    """sha256 of a file, by which outputs name what made them."""
-    with path.open("rb") as file:
+    """sha256 of a regular file, by which outputs name what made them.
+
+    Raises:
+        OSError: it is none, or cannot be read.
+    """
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -203,7 +211,8 @@ class _Taken:
         if value.shape != shape or value.dtype.kind not in "fV":
             got = f"{value.dtype} {list(value.shape)}"
             raise self._wrong(name, f"floats {list(shape)}", got)
-        value = value.astype(np.float32)
+        with np.errstate(over="ignore"):  # to infinity, which is refused
+            value = value.astype(np.float32)
         if not np.isfinite(value).all() or value.min() < least:
             want = "finite numbers" if least == -np.inf else f"numbers from {least:g}"
             raise self._wrong(name, want, "others among them")

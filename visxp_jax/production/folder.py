@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from PIL import Image
@@ -52,9 +52,12 @@ NO_SHOT = (-1, -1)
 # The first versions of the production system had no second r.
 SPECTROGRAMS = ("spectrograms", "spectograms")
 KINDS = {"keyframes": ".jpg", **dict.fromkeys(SPECTROGRAMS, ".npz")}
+# Holes take no space but when written, and the list of them may be of any length.
+SPARSE = "a file in it is sparse; pack it without holes"
 TAR_DAMAGE = (tarfile.TarError, EOFError, zlib.error, ValueError, RecursionError)
+# No two \s* may meet: to share out n spaces between them takes n * n steps.
 _MS = r"\s*(-?\d{1,12})(?:\.0*)?\s*"
-PAIR = re.compile(rf"\s*[\[(]{_MS},{_MS},?\s*[\])]\s*")
+PAIR = re.compile(rf"\s*[\[(]{_MS},{_MS}(?:,\s*)?[\])]\s*")
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,13 @@ class Folder:
     shots: np.ndarray
 
     def shot_at(self, time_ms: int) -> tuple[int, int]:
-        """The first shot that a time is in, or `NO_SHOT`."""
+        """The first shot that a time is in, or `NO_SHOT`.
+
+        Both ends of a shot belong to it, as in the original, whose feature files ours
+        must equal. So a time at which one shot ends and the next begins is in the
+        earlier one: of (0, 2960) and (2960, 3000), which `segment` writes where the
+        last shot is short, 2960 is in (0, 2960).
+        """
         hits = (self.shots[:, 0] <= time_ms) & (time_ms <= self.shots[:, 1])
         if not hits.any():
             return NO_SHOT
@@ -135,11 +144,21 @@ class _Member(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: Any, encoding: str, errors: str) -> "_Member":
         member = super().frombuf(buf, encoding, errors)
+        if member.type == tarfile.XGLTYPE:  # each later file would have a copy of it
+            raise Unreadable(
+                "a header in it is for all of its files (global PAX); pack it without"
+            )
+        if member.type == tarfile.GNUTYPE_SPARSE:
+            raise Unreadable(SPARSE)
         files = (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE)
         extended = member.type not in files
         if member.size < 0 or (extended and member.size > MAX_HEADER_BYTES):
             raise Unreadable("a header in it is damaged or too large")
         return member
+
+    def _proc_gnusparse_10(self, *_: Any) -> NoReturn:
+        # Beneath it the list is read, before anyone is asked.
+        raise Unreadable(SPARSE)
 
 
 def unpack(archive: Path, into: Path) -> None:
@@ -169,6 +188,8 @@ def unpack(archive: Path, into: Path) -> None:
                         raise Unreadable(
                             f"it is over the limit of {MAX_MEMBERS:,} files"
                         )
+                    # It would keep all of them.
+                    tar.members.clear()  # type: ignore[attr-defined]
                     place = _place(member)
                     source = None if place is None else tar.extractfile(member)
                     if place is None or source is None:
@@ -196,10 +217,11 @@ def _place(member: tarfile.TarInfo) -> PurePosixPath | None:
     known = len(place.parts) == 2 and KINDS.get(place.parts[0]) == place.suffix
     if not known and place != SHOTS:
         return None
-    if not member.isreg() or member.issparse():  # holes take no space but when written
+    if member.issparse():
+        raise Unreadable(SPARSE)
+    if not member.isreg():
         raise Unreadable(
-            f"{ascii(str(place))} in it must be a plain file, not a link, a device or "
-            "sparse"
+            f"{ascii(str(place))} in it must be a plain file, not a link or a device"
         )
     most = MAX_UNPACKED[place.suffix]
     if member.size > most:
@@ -389,12 +411,13 @@ def read_spectrogram(
             "window or number of bands."
         )
     whole = np.full((audio.bands, audio.frames), silence, np.float32)
-    whole[:, : found.shape[2]] = found[0]
-    if not np.isfinite(whole).all():
+    (mean,), (std,) = audio.normalisation.mean, audio.normalisation.std
+    with np.errstate(over="ignore"):  # to infinity, which is refused
+        whole[:, : found.shape[2]] = found[0]
+        values = (whole - np.float32(mean)) / np.float32(std)
+    if not np.isfinite(values).all():
         raise VisxpError(
-            f"{ascii(os.fspath(path))} must be finite, got NaN or infinity."
+            f"{ascii(os.fspath(path))} must be finite as float32, got NaN or infinity."
         )
     foreign = not (np.abs(whole[empty] - silence) < TOLERANCE).all()
-    (mean,), (std,) = audio.normalisation.mean, audio.normalisation.std
-    values = (whole - np.float32(mean)) / np.float32(std)
     return Spectrogram(values, found.shape[2] < audio.frames, foreign)

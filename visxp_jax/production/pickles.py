@@ -12,9 +12,13 @@ from typing import Any, NamedTuple
 
 from visxp_jax.errors import VisxpError
 
-MAX_STEPS = 5_000_000  # instructions of one pickle
-# What calls may make of it, in members and bytes, beside its own length.
+# Of one pickle: instructions, of which each may make an empty dict out of one byte.
+MAX_STEPS = 1_000_000
+# What calls may make: values and bytes, beside its own length, and entries of dicts.
 MAX_MADE = 1_000_000
+MAX_ENTRIES = 100_000
+MAX_BITS = 64  # of whole numbers: to hash a long one takes long each time
+MAX_NAME = 1_000  # characters: to compare or join long ones takes long each time
 
 
 class PickleRefused(VisxpError):
@@ -84,7 +88,8 @@ class _Machine:
         persistent: Callable[[Any], Any] | None,
         budget: int,
     ) -> None:
-        self._budget = budget  # of what calls make
+        self._budget = budget  # of values and bytes that calls make
+        self._entries = MAX_ENTRIES
         self._meaning = meaning
         self._persistent = persistent
         self._stack: list[Any] = []
@@ -99,6 +104,10 @@ class _Machine:
         if name in _IGNORED:
             return
         if name in _LITERAL:
+            if isinstance(arg, int) and arg.bit_length() > MAX_BITS:
+                raise PickleRefused(
+                    f"numbers must be of at most {MAX_BITS // 8} bytes."
+                )
             stack.append(arg)
         elif name in _CONSTANT:
             stack.append(_CONSTANT[name])
@@ -133,7 +142,11 @@ class _Machine:
             stack.append(Name(arg.replace(" ", ".", 1)))
         elif name == "STACK_GLOBAL":
             last, first = stack.pop(), stack.pop()
-            stack.append(Name(f"{_as(str, first)}.{_as(str, last)}"))
+            if len(_as(str, first)) + len(_as(str, last)) > MAX_NAME:
+                raise PickleRefused(
+                    f"names must be of at most {MAX_NAME:,} characters."
+                )
+            stack.append(Name(f"{first}.{last}"))
         elif name in ("REDUCE", "NEWOBJ"):
             args, what = stack.pop(), stack.pop()
             stack.append(self._made(what, _as(tuple, args)))
@@ -159,8 +172,9 @@ class _Machine:
                 f"a pickle may not call {reprlib.repr(full)}; nothing of it was run."
             )
         made = self._meaning[full](*args)
-        self._budget -= len(made) if isinstance(made, dict | bytes) else 1
-        if self._budget < 0:
+        self._budget -= len(made) if isinstance(made, bytes) else 1
+        self._entries -= len(made) if isinstance(made, dict) else 0
+        if min(self._budget, self._entries) < 0:
             raise PickleRefused("a pickle makes too much of too little.")
         return made
 
@@ -190,15 +204,17 @@ def _pairs(values: list[Any]) -> dict[Any, Any]:
 
 
 def as_dict(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    """A dict by names or numbers: to hash anything deeper could take forever.
+    """A dict by short names or numbers: others could take forever to find a place.
 
     Raises:
-        PickleRefused: a key is something else.
+        PickleRefused: a key is something else, or too long.
     """
     found = {}
     for key, value in pairs:
         if type(key) not in (str, int, bool):
             raise PickleRefused("keys of a dict must be names or numbers.")
+        if isinstance(key, str) and len(key) > MAX_NAME:
+            raise PickleRefused(f"names must be of at most {MAX_NAME:,} characters.")
         found[key] = value
     return found
 

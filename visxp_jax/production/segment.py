@@ -33,6 +33,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from visxp_jax.audio.spectrogram import VISXP_RATES_HZ
 from visxp_jax.command_line import Parser, command
 from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
@@ -47,8 +48,6 @@ from visxp_jax.progress import progress_bar
 from visxp_jax.train.lock import locked
 
 RATES_HZ = (24_000,)
-# Windows of 20 ms must be whole samples, and fit into the 1024 of the transform.
-LOWEST_HZ, HIGHEST_HZ, STEP_HZ = 8_000, 51_200, 100
 MAX_NAME_BYTES = 255  # of file systems
 
 
@@ -169,10 +168,10 @@ def _check_options(
     keyframes: str, rates_hz: tuple[int, ...], workers: int | None, timeout_s: float
 ) -> None:
     for rate in rates_hz:
-        if not LOWEST_HZ <= rate <= HIGHEST_HZ or rate % STEP_HZ:
+        if rate not in VISXP_RATES_HZ:
             raise VisxpError(
-                f"--rate must be a multiple of {STEP_HZ} from {LOWEST_HZ} to "
-                f"{HIGHEST_HZ}, got {rate}."
+                f"--rate must be a multiple of {VISXP_RATES_HZ.step} from "
+                f"{VISXP_RATES_HZ[0]} to {VISXP_RATES_HZ[-1]}, got {rate}."
             )
     if workers is not None and workers < 1:
         raise VisxpError(f"--workers must be at least 1, got {workers}.")

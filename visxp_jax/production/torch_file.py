@@ -14,11 +14,17 @@ import ml_dtypes
 import numpy as np
 
 from visxp_jax.errors import VisxpError
-from visxp_jax.production.files import Unreadable, Zip
-from visxp_jax.production.pickles import Name, PickleRefused, as_dict, read_pickle
+from visxp_jax.production.files import NoZip, Unreadable, Zip
+from visxp_jax.production.pickles import (
+    MAX_NAME,
+    Name,
+    PickleRefused,
+    as_dict,
+    read_pickle,
+)
 
 MAX_BYTES = 4 * 2**30
-MAX_PARTS = 100_000
+MAX_LIST_BYTES = 2**20  # of the list of parts: each has 46 and its name there
 MAX_PICKLE_BYTES = 64 * 2**20
 MAX_DIMENSIONS = 8
 
@@ -77,18 +83,27 @@ class TorchFile:
                 raise self._refused("it is not a file")
             if status.st_size > MAX_BYTES:
                 raise self._refused(f"it is over the limit of {MAX_BYTES:,} bytes")
-            self._zip = Zip(path, compressed=False)
+            self._zip = Zip(path, compressed=False, most=MAX_LIST_BYTES)
         except OSError as error:
             raise self._refused(error.strerror or "it cannot be read") from error
-        except Unreadable as error:
+        except NoZip as error:
             raise self._refused(
                 f"{error}; files of PyTorch before 1.6 must be loaded and saved again "
                 "by a newer one"
             ) from error
-        self._left = status.st_size  # of numbers that tensors may have together
+        except Unreadable as error:
+            raise self._refused(str(error)) from error
+        # Bytes that tensors may have together, and that may be read for them.
+        self._left = self._unread = status.st_size
+        self._last: tuple[_Storage, np.ndarray] | None = None
+        try:
+            self.saved: Any = self._unpickled()
+        except BaseException:
+            self._zip.close()
+            raise
+
+    def _unpickled(self) -> Any:
         parts = self._zip.parts
-        if len(parts) > MAX_PARTS:
-            raise self._refused(f"it is over the limit of {MAX_PARTS:,} parts")
         pickles = [name for name in parts if name.split("/")[1:] == ["data.pkl"]]
         if len(pickles) != 1:
             raise self._refused("it has no data.pkl, or several")
@@ -98,7 +113,7 @@ class TorchFile:
         if order in parts and self._read(order, 16) != b"little":
             raise self._refused("its numbers are not little-endian")
         try:
-            self.saved: Any = read_pickle(
+            return read_pickle(
                 self._read(name, MAX_PICKLE_BYTES),
                 {
                     "collections.OrderedDict": lambda pairs=(): as_dict(pairs),
@@ -119,27 +134,38 @@ class TorchFile:
     def array(self, tensor: Tensor) -> np.ndarray:
         """The numbers of a tensor, of its shape and type.
 
+        The storage stays in memory until a tensor of another is asked for: ask for
+        those of one storage one after another.
+
         Raises:
-            VisxpError: the file does not hold them, or so many tensors share them that
-                they would be more than it holds.
+            VisxpError: the file does not hold them, so many tensors share them that
+                they would be more than it holds, or more than all of it was read.
         """
-        storage, name = tensor.storage, f"{self._root}data/{tensor.storage.part}"
-        numbers = np.frombuffer(
-            self._read(name, storage.size * storage.dtype.itemsize), storage.dtype
-        )
+        storage, numbers = tensor.storage, self._numbers(tensor.storage)
         last = tensor.offset + sum(
             (n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True)
         )
         count = math.prod(tensor.shape)
         self._left -= count * storage.dtype.itemsize
         if self._left < 0 or (count and last >= len(numbers)):
-            raise self._refused(f"a tensor reaches beyond its part {ascii(name)}")
+            name = ascii(storage.part[:80])
+            raise self._refused(f"a tensor reaches beyond its storage {name}")
         strides = tuple(step * storage.dtype.itemsize for step in tensor.strides)
         return np.array(
             np.lib.stride_tricks.as_strided(
                 numbers[tensor.offset :], tensor.shape, strides
             )
         )
+
+    def _numbers(self, storage: _Storage) -> np.ndarray:
+        if self._last is None or self._last[0] != storage:
+            most = storage.size * storage.dtype.itemsize
+            data = self._read(f"{self._root}data/{storage.part}", most)
+            self._unread -= len(data)
+            if self._unread < 0:
+                raise self._refused("its storages are more than it holds")
+            self._last = storage, np.frombuffer(data, storage.dtype)
+        return self._last[1]
 
     def _read(self, name: str, most: int) -> bytes:
         try:
@@ -159,7 +185,9 @@ def _sizes(*values: Any) -> bool:
 
 def _storage(reference: Any) -> _Storage:
     match reference:
-        case ("storage", Name(full), str(part), str(), size) if _sizes(size):
+        case ("storage", Name(full), str(part), str(), size) if (
+            _sizes(size) and len(part) <= MAX_NAME
+        ):
             if full not in _DTYPES:
                 raise PickleRefused(f"numbers of type {full[:80]!r} are not known.")
             return _Storage(part, _DTYPES[full], size)
