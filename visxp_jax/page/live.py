@@ -40,7 +40,7 @@ class LiveIndex:
         self.path = path
         self.trained: Trained | None = None
         self._lock = threading.Lock()
-        store = Store(path)
+        stamp, store = self._stamp(), Store(path)  # a change between them is noticed
         if not store.manifest.segments:
             raise VisxpError(
                 f"{path} must be an index with clips, got none there; "
@@ -48,7 +48,7 @@ class LiveIndex:
             )
         if workdir is not None:
             self.trained = trained_for(store, workdir, "the page")
-        self._now = self._load(self._stamp(), store)
+        self._now = self._load(stamp, store)
 
     def _stamp(self) -> str:
         try:

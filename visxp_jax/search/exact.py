@@ -77,7 +77,7 @@ class Searcher(Catalogue):
         Raises:
             VisxpError: the store is damaged.
         """
-        found = list(store.rows())
+        found = store.rows()
         super().__init__(found)
         self._blocks: dict[str, list[jax.Array]] = {}
         self._lengths: dict[str, np.ndarray] = {}

@@ -6,6 +6,8 @@
 Each change writes what it needs beside what is there, waits until that is on the disk,
 and then replaces index.json in one step: whoever is stopped in between, by a signal or
 a power cut, leaves the index as it was before, and what `add` has returned from stays.
+A reader that finds its segments gone reads index.json again, and goes on with what it
+names now.
 """
 
 import json
@@ -15,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +37,8 @@ STAMPS = b"stamps"  # of feature files, by the videos in them
 # Feature files are put together to segments of so many clips or a few more: a segment
 # is in memory while it is written, and there should be few.
 CLIPS_PER_SEGMENT = 2**18
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -144,14 +148,29 @@ class Store:
         """Number of clips that count."""
         return sum(rows.table.num_rows for rows in self.rows(vectors=False))
 
-    def rows(self, *, vectors: bool = True) -> Iterator[Rows]:
+    def rows(self, *, vectors: bool = True) -> list[Rows]:
         """Clips that count, segment by segment.
 
         Raises:
             VisxpError: a file of a segment is missing or damaged.
         """
-        for segment in self.manifest.segments:
-            yield self._segment(segment, vectors=vectors)
+        return self._now(
+            lambda: [
+                self._segment(segment, vectors=vectors)
+                for segment in self.manifest.segments
+            ]
+        )
+
+    def _now(self, read: Callable[[], T]) -> T:
+        """What is read of segments; again if others have replaced them meanwhile."""
+        while True:
+            manifest = self.manifest
+            try:
+                return read()
+            except VisxpError:
+                self.manifest = self._read()
+                if self.manifest == manifest:
+                    raise
 
     def _segment(self, segment: Segment, *, vectors: bool) -> Rows:
         folder = self.path / "segments" / segment.name
@@ -223,7 +242,7 @@ class Store:
             VisxpError: a file is no such one, or of other weights than the index. Those
                 saved before it stay.
         """
-        known = self._stamps(collection)
+        known = self._now(lambda: self._stamps(collection))
         clips, unchanged, waiting = 0, 0, []
         for path in features:
             stamp = _stamp(path)
