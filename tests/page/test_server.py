@@ -1,6 +1,7 @@
 """The served page without a browser: its answers, and what it refuses."""
 
 import io
+import multiprocessing
 import socket
 import subprocess
 import sys
@@ -11,11 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data_prep.pool_tasks import work
 from tests.page.served import HOSTILE, NAMES, Client, serving
 from tests.search.collection import colour
 from tests.test_weights import saved
 from tests.videos import level, write_video
+from visxp_jax.errors import VisxpError
 from visxp_jax.page import __main__ as page
+from visxp_jax.page import reading
 from visxp_jax.page import server as server_module
 from visxp_jax.page.clips import Clips
 from visxp_jax.page.places import BUSY
@@ -309,6 +313,13 @@ def test_files_that_cannot_be_used_are_one_line(client, tmp_path, monkeypatch):
     answer = client.ask("/api/upload?name=a.png", method="POST", **large)
     assert answer.status == 413
     assert "at most 1 MB" in answer.json["error"]
+
+
+def test_a_file_that_takes_too_long_is_given_up(monkeypatch):
+    monkeypatch.setattr(reading, "LIMIT_S", 1.0)
+    with pytest.raises(VisxpError, match="takes more than 1 s to read; take an earl"):
+        reading.isolated(work, ("slow", 0))  # it would be done in 1.8 s
+    assert not multiprocessing.active_children()
 
 
 def test_who_hangs_up_leaves_nothing(client, made):

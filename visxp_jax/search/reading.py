@@ -4,6 +4,7 @@ Loads no jax: foreign files are read in worker processes.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,8 @@ from PIL import Image, ImageOps
 
 from visxp_jax.audio.spectrogram import Spectrogram
 from visxp_jax.container import MAX_PIXELS, MediaError, opened
-from visxp_jax.media import MIN_SOUND_SHARE, read_clips
+from visxp_jax.media import MIN_SOUND_SHARE, Clip, read_clips
+from visxp_jax.seeking import LEAD_S
 from visxp_jax.tracks import SoundTrack
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -55,11 +57,27 @@ def read_example(
         return Example(
             None, spectrogram.log_mel(read_sound(path, int(at_s), spectrogram))
         )
-    for clip in read_clips(path, size_px=size_px, spectrogram=spectrogram):
-        if clip.start_s <= at_s < clip.end_s:
-            return Example(clip.frame, clip.log_mel if clip.has_audio else None)
-        on_second()
-    raise MediaError(path, f"no whole second at {at_s:g} s")
+    second = int(at_s)
+
+    def found(from_s: int) -> Clip | None:
+        clips = read_clips(
+            path, size_px=size_px, spectrogram=spectrogram, from_s=from_s
+        )
+        for clip in clips:
+            if clip.start_s == second:
+                return clip
+            on_second()
+        return None
+
+    clip = None
+    if second > 1:
+        with suppress(MediaError):
+            clip = found(second - 1)
+    if clip is None or clip.partial:  # the whole of it may have more
+        clip = found(0)
+    if clip is None:
+        raise MediaError(path, f"no whole second at {at_s:g} s")
+    return Example(clip.frame, clip.log_mel if clip.has_audio else None)
 
 
 def read_picture(path: Path, size_px: int) -> np.ndarray:
@@ -102,16 +120,16 @@ def read_sound(path: Path, second: int, spectrogram: Spectrogram) -> np.ndarray:
         track = SoundTrack(
             rate_hz=spectrogram.rate_hz, start_s=(stream.start_time or 0) * base
         )
-        passed = 0
+        track.forget(second)
+        from_s = float((stream.start_time or 0) * base) + second - LEAD_S
         try:
             for packet in container.demux(stream):
+                if packet.pts is not None and packet.pts * base < from_s:
+                    continue
                 try:
                     track.decode(packet)
                 except (FFmpegError, ValueError):
                     track.fault()
-                while passed < second and passed + 1 <= track.position_s:
-                    track.take(passed)
-                    passed += 1
                 if track.position_s >= second + 1:
                     break
         except FFmpegError:
