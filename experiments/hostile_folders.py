@@ -21,7 +21,7 @@ from tests.production.sparse import sparse_member
 from tests.production.test_checkpoint import AVNET, avnet, tensors
 from tests.production.torch_zip import save
 from visxp_jax.audio.spectrogram import PRESETS
-from visxp_jax.production.arrays import write_pickled_dict
+from visxp_jax.production.arrays import pickled_dict
 
 VISXP = PRESETS["visxp"]
 Write = Callable[[Path], object]  # of a file
@@ -57,14 +57,14 @@ def sound_folder(path: Path) -> Path:
     for part in ("keyframes", "spectrograms", "metadata"):
         (path / part).mkdir(parents=True)
     Image.new("RGB", (64, 48), (10, 100, 200)).save(path / JPEG)
-    write_pickled_dict(path / NPZ, {"audio": spectrogram()})
+    (path / NPZ).write_bytes(pickled_dict({"audio": spectrogram()}))
     (path / SHOTS).write_text("[(0, 2000)]", encoding="utf-8")
     return path
 
 
 def audio(values: Any) -> Write:
     """A spectrogram of other values."""
-    return lambda path: write_pickled_dict(path, {"audio": values})
+    return content(pickled_dict({"audio": values}))
 
 
 def content(data: bytes) -> Write:
@@ -137,7 +137,7 @@ def _spectrograms(command: str) -> Iterator[tuple[str, Write]]:
     yield "128 bands", audio(x[:, :128])
     yield "no first axis", audio(x[0])
     yield "int16", audio((100 * x).astype(np.int16))
-    yield "under another name", lambda path: write_pickled_dict(path, {"x": x})
+    yield "under another name", content(pickled_dict({"x": x}))
     yield "floats from 0 to 1", audio(scaled())
     yield "not normalised", audio(x * VISXP.std + VISXP.mean)
     yield "zeros", audio(0 * x)

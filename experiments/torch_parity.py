@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from visxp_jax.production.arrays import write_pickled_dict
+from visxp_jax.production.arrays import pickled_dict
 from visxp_jax.production.checkpoint import make_encoder, published, read_state
 from visxp_jax.production.extract import features_of
 from visxp_jax.production.folder import SHOTS, opened
@@ -45,7 +45,7 @@ def make_folder(path: Path, seed: int) -> dict[str, np.ndarray]:
         if i != MISSING:
             inputs[f"s{i}"] = rng.standard_normal((1, 257, 99)).astype(np.float32)
             file = path / "spectrograms" / f"{1000 * i}_{RATE_HZ}.npz"
-            write_pickled_dict(file, {"audio": inputs[f"s{i}"]})
+            file.write_bytes(pickled_dict({"audio": inputs[f"s{i}"]}))
     (path / SHOTS).write_text(str([SHOT]), encoding="utf-8")
     return inputs
 

@@ -307,7 +307,7 @@ def test_files_that_cannot_be_used_are_one_line(client, tmp_path, monkeypatch):
         assert "\n" not in answer.json["error"]
         assert str(tmp_path.parent) not in answer.json["error"]
     empty = client.ask("/api/upload?name=a.png", method="POST", body=b"")
-    assert "readable picture" in empty.json["error"]
+    assert "an empty file" in empty.json["error"]
     monkeypatch.setattr(server_module, "MAX_UPLOAD_BYTES", 2**20)
     large = {"Content_Length": str(2**20 + 1)}
     answer = client.ask("/api/upload?name=a.png", method="POST", **large)

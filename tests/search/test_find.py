@@ -1,6 +1,9 @@
 """The whole way: videos, features, an index, and what is found in it."""
 
 import json
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -149,5 +152,23 @@ def test_pictures_are_turned_upright(tmp_path):
     image.save(path, exif=exif, quality=100)
     found = read_picture(path, 16).astype(int)
     assert (np.diff(found.mean(axis=(0, 2))) < 0).all()
-    with pytest.raises(VisxpError, match="no such file"):
-        read_picture(tmp_path / "none.jpg", 16)
+
+
+def test_what_is_no_picture_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for name, line in (("none.jpg", "no such file"), ("pipe.jpg", "not a file")):
+        with pytest.raises(VisxpError, match=line):
+            read_picture(tmp_path / name, 16)
+    for side in (7000, 10_000, 16_000):  # Pillow warns of the second, refuses the third
+        header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+        chunks = [(b"IHDR", header), (b"IDAT", b"")]
+        data = b"\x89PNG\r\n\x1a\n" + b"".join(
+            struct.pack(">I", len(x))
+            + name
+            + x
+            + struct.pack(">I", zlib.crc32(name + x))
+            for name, x in chunks
+        )
+        (tmp_path / "large.png").write_bytes(data)
+        with pytest.raises(VisxpError, match="over the limit of 37748736 pixels"):
+            read_picture(tmp_path / "large.png", 16)

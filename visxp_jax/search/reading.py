@@ -3,6 +3,7 @@
 Loads no jax: foreign files are read in worker processes.
 """
 
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
@@ -14,7 +15,7 @@ from av.error import FFmpegError
 from PIL import Image, ImageOps
 
 from visxp_jax.audio.spectrogram import Spectrogram
-from visxp_jax.container import MAX_PIXELS, MediaError, opened
+from visxp_jax.container import MAX_PIXELS, MediaError, check_file, opened
 from visxp_jax.media import MIN_SOUND_SHARE, Clip, read_clips
 from visxp_jax.seeking import LEAD_S
 from visxp_jax.tracks import SoundTrack
@@ -86,17 +87,21 @@ def read_picture(path: Path, size_px: int) -> np.ndarray:
     Raises:
         MediaError: it is no picture, or over a limit.
     """
+    check_file(path)
+    over = f"over the limit of {MAX_PIXELS} pixels"
     try:
-        with Image.open(path, formats=PICTURE_FORMATS) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=PICTURE_FORMATS)
+        with image:
             if image.width * image.height > MAX_PIXELS:
-                size = f"{image.width} x {image.height}"
-                raise MediaError(path, f"over the limit of {MAX_PIXELS} pixels: {size}")
+                raise MediaError(path, f"{over}: {image.width} x {image.height}")
             rgb = ImageOps.exif_transpose(image).convert("RGB")
-    except FileNotFoundError as error:
-        raise MediaError(path, "no such file") from error
     except MediaError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise MediaError(path, over) from error
+    except (OSError, SyntaxError, ValueError) as error:
         raise MediaError(path, "not a readable picture") from error
     return np.array(rgb.resize((size_px, size_px), Image.Resampling.BILINEAR))
 

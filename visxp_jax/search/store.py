@@ -84,6 +84,7 @@ class Rows(NamedTuple):
             that it was written with; on the disk until they are looked at.
         thumbnails: JPEGs of the same, likewise.
         folder: Of the segment.
+        stamp: No other segment has it, nor one of another index in this place.
     """
 
     collection: str
@@ -92,6 +93,7 @@ class Rows(NamedTuple):
     vectors: dict[str, np.ndarray]
     thumbnails: pa.ChunkedArray
     folder: Path
+    stamp: str
 
     def vectors_of(self, modality: str) -> np.ndarray:
         """Those of the clips that count, float16 [n, d]."""
@@ -175,6 +177,7 @@ class Store:
     def _segment(self, segment: Segment, *, vectors: bool) -> Rows:
         folder = self.path / "segments" / segment.name
         try:
+            found = (folder / ROWS).stat()
             table = pq.read_table(folder / ROWS)
             arrays = {
                 name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
@@ -193,7 +196,9 @@ class Store:
             paths = table["path"].to_pylist()
             stored = np.flatnonzero([path not in gone for path in paths])
             table = table.take(stored)
-        return Rows(segment.collection, table, stored, arrays, thumbnails, folder)
+        stamp = f"{folder} {found.st_ino} {found.st_mtime_ns}"
+        what = table, stored, arrays, thumbnails, folder, stamp
+        return Rows(segment.collection, *what)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
