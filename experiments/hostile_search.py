@@ -49,9 +49,8 @@ def uploaded(scratch: Scratch, index: Path, media: dict[Path, str]) -> Iterator[
                 yield Seen(what, "visxp page, upload", *_sent(address, path))
         process.send_signal(signal.SIGINT)
         done = ended(process)
-    lines = done.lines or ["(nothing beside its address)"]
-    yield Seen("the page after all these, ended by Ctrl-C", "visxp page", 0, lines)
-    assert done.code == 0, done.lines
+    lines = done.lines or ["(nothing but its address)"]
+    yield Seen("the page of all these, until Ctrl-C", "visxp page", done.code, lines)
 
 
 def _sent(address: str, path: Path) -> tuple[int, list[str]]:

@@ -102,6 +102,19 @@ def test_the_answer_for_people_has_time_and_file(made, capsys):
     assert "all: 5 files, 15 clips" in capsys.readouterr().out
 
 
+def test_a_file_of_two_collections_is_that_of_the_one_asked_for(made, capsys, tmp_path):
+    index, features = str(tmp_path / "index"), str(made / "features")
+    for name in ("a", "b"):
+        assert search.main(["add", index, features, f"--collection={name}"]) == 0
+    capsys.readouterr()
+    like = (f"--like={made / '2.mp4'}", "--at=1", "-k", "20")
+    command = ["find", index, *like, "--collection=b", "--json"]
+    assert search.main(command) == 0
+    hits = json.loads(capsys.readouterr().out)
+    assert {hit["collection"] for hit in hits} == {"b"}
+    assert len(hits) == 14  # all but itself
+
+
 def test_files_are_taken_out_by_name(made, tmp_path, capsys):
     index, features = str(tmp_path / "index"), str(made / "features")
     assert search.main(["add", index, features]) == 0
