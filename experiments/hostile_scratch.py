@@ -4,6 +4,7 @@ For Linux: a worker process is found by the file that it has open.
 """
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from experiments.hostile_folders import TRACE
 
 VISXP = (sys.executable, "-c", "from visxp_jax.cli import main; main()")
 LONGEST_S = 900  # of a command that does not end
+PROGRESS = re.compile(r"\w+: +\d+/\d+ \w+ \[")
 
 
 class Seen(NamedTuple):
@@ -112,10 +114,10 @@ class Scratch:
 
 
 def ended(process: subprocess.Popen[bytes]) -> Done:
-    """What a command has said, once it has ended."""
+    """What a command has said, once it has ended; how far it was does not count."""
     told = process.communicate(timeout=LONGEST_S)
-    lines = [x.decode("utf-8", "backslashreplace").splitlines() for x in told]
-    return Done(process.returncode, [line for part in lines for line in part])
+    lines = "".join(x.decode("utf-8", "backslashreplace") for x in told).splitlines()
+    return Done(process.returncode, [x for x in lines if not PROGRESS.match(x)])
 
 
 def _strike(process: subprocess.Popen, path: Path, number: int) -> None:
