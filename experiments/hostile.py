@@ -2,8 +2,9 @@
 
     python -m experiments.hostile --out=experiments/results/hostile.md
 
-Makes such input, gives it to `visxp extract`, `visxp prepare` and `visxp folders`, and
-writes a table of what an archivist sees. Payloads would make a file named `owned`; it
+Makes such input, gives it to `visxp extract`, `prepare`, `segment`, `search find` and
+`folders` and to the page of `visxp page`, and writes a table of what an archivist sees.
+Payloads would make a file named `owned`; it
 ends with an error if there is one, or if a command has written anywhere but into its
 output. For Linux. It imports from `tests`, which has what writes small videos,
 checkpoints without PyTorch, and weights of a tiny network.
@@ -17,16 +18,12 @@ import os
 import pickle
 import re
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import MappingProxyType
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -40,7 +37,9 @@ from experiments.hostile_folders import (
     write_folders,
     write_network,
 )
-from experiments.hostile_media import write_media
+from experiments.hostile_media import write_media, write_others
+from experiments.hostile_scratch import Done, Scratch, Seen
+from experiments.hostile_search import found, uploaded, write_index
 from tests.small import small_config
 from tests.test_weights import random_weights
 from tests.videos import write_video
@@ -48,126 +47,21 @@ from visxp_jax.media import printable
 from visxp_jax.methods import all_heads
 from visxp_jax.weights import save_weights
 
-VISXP = (sys.executable, "-c", "from visxp_jax.cli import main; main()")
 TIMEOUT_S = 20  # of a reader that hangs
 LONGEST = 400  # characters in a cell
+ONE_LINE = ("visxp search find", "visxp page, upload", "visxp segment")
 
 HEAD = """# What the commands say of bad input
 
 Written by `python -m experiments.hostile`, on Linux. Every payload would have made a
 file, and none has; no command wrote anywhere but into its output, or left a temporary
-file. All media went to `visxp extract` and to `visxp prepare` in one command each, as
-did all folders and archives to `visxp folders`: the exit code is that of the whole.
-Of `visxp prepare` the row of `manifest.csv` is shown, where it tells of each file.
+file. All media went to `visxp extract`, `visxp prepare` and `visxp segment` in one
+command each, as did all folders and archives to `visxp folders`: the exit code is that
+of the whole. Of `visxp prepare` the row of `manifest.csv` is shown, where it tells of
+each file. Media, pictures and sounds were searched by (second 1 of each) with
+`visxp search find`, one after the other, and on one page of `visxp page`, to which they
+were sent as a browser sends them: there the code is the status of the answer.
 """
-
-
-class Seen(NamedTuple):
-    """A row of the table."""
-
-    what: str
-    command: str
-    code: int
-    lines: list[str]
-
-
-class Done(NamedTuple):
-    """A command that has ended."""
-
-    code: int
-    lines: list[str]  # of stdout, then of stderr
-
-
-class Scratch:
-    """Where all of it happens: inputs, outputs, and nothing else."""
-
-    def __init__(self, root: Path) -> None:
-        """Make the folders."""
-        self.root, self.out = root, root / "out"
-        self.cwd, self.tmp = root / "cwd", root / "tmp"
-        for path in (self.out, self.cwd, self.tmp):
-            path.mkdir()
-        self._own: set[bytes] = set()
-
-    def visxp(
-        self,
-        *args: str | Path,
-        cwd: Path | None = None,
-        faults: Mapping[Path, int] = MappingProxyType({}),
-    ) -> Done:
-        """Run a command to its end.
-
-        Args:
-            *args: Of visxp.
-            cwd: Where.
-            faults: Signals for the worker process that has one of these files open.
-        """
-        env = {"JAX_PLATFORMS": "cpu", "TMPDIR": str(self.tmp)}
-        pythonpath = f"{Path(__file__).parents[1]}:{os.environ.get('PYTHONPATH', '')}"
-        with subprocess.Popen(
-            [*VISXP, *(os.fspath(arg) for arg in args)],
-            cwd=cwd or self.cwd,
-            env=os.environ | env | {"PYTHONPATH": pythonpath},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as process:
-            threads = [
-                threading.Thread(target=_strike, args=(process, *fault), daemon=True)
-                for fault in faults.items()
-            ]
-            for thread in threads:
-                thread.start()
-            told = process.communicate()
-        lines = [x.decode("utf-8", "backslashreplace").splitlines() for x in told]
-        return Done(process.returncode, [line for part in lines for line in part])
-
-    def seal(self) -> None:
-        """What is there now is ours."""
-        self._own = set(self._files())
-
-    def strange(self) -> list[str]:
-        """Files that have come since, but for outputs; and all named as the trace."""
-        new = [path for path in self._files() if path not in self._own]
-        return [ascii(path) for path in new]
-
-    def _files(self) -> Iterator[bytes]:
-        out = os.fsencode(self.out)
-        for folder, folders, files in os.walk(os.fsencode(self.root)):
-            for name in (*folders, *files):
-                path = os.path.join(folder, name)
-                if name == TRACE.encode() or not path.startswith(out):
-                    yield path
-
-    def short(self, line: str) -> str:
-        """Without the places of this run."""
-        line = line.replace(f"{self.root}/", "")
-        return line.replace(str(self.root), ".")
-
-
-def _strike(process: subprocess.Popen, path: Path, number: int) -> None:
-    """Send a signal to the process below a command that has a file open."""
-    wanted = os.fspath(path)
-    while process.poll() is None:
-        for child in _below(process.pid):
-            try:
-                held = [os.readlink(fd) for fd in Path(f"/proc/{child}/fd").iterdir()]
-            except OSError:
-                continue  # it has ended, or closed one
-            if wanted in held:
-                os.kill(child, number)
-                return
-        time.sleep(0.002)
-
-
-def _below(pid: int) -> list[int]:
-    found = []
-    try:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                found += [int(child), *_below(int(child))]
-    except OSError:
-        pass  # it has ended
-    return found
 
 
 def write_model(into: Path) -> None:
@@ -242,6 +136,25 @@ def prepared(scratch: Scratch, media: dict[Path, str]) -> Iterator[Seen]:
     yield Seen("all of these at once", "visxp prepare", done.code, done.lines)
 
 
+def segmented(scratch: Scratch, media: dict[Path, str]) -> Iterator[Seen]:
+    """`visxp segment`: all files in one command."""
+    out = f"--out={scratch.out / 'segmented'}"
+    yield from _named("visxp segment", media, scratch.visxp("segment", *media, out))
+
+
+def _named(command: str, inputs: dict[Path, str], done: Done) -> Iterator[Seen]:
+    """What a command said of each of its inputs, by name, and at its end."""
+    told = 0
+    for path, what in inputs.items():
+        start = (f"skipped: {printable(path)}: ", f"{printable(path)}: ")
+        lines = [line for line in done.lines if line.startswith(start)]
+        told += len(lines)
+        yield Seen(what, command, done.code, lines)
+    rest = done.lines[-1:]
+    assert told + len(rest) == len(done.lines), done.lines
+    yield Seen("all of these at once, the last line", command, done.code, rest)
+
+
 def folders(scratch: Scratch, command: str) -> Iterator[Seen]:
     """`visxp folders`: all folders in one command, each network in one of its own."""
     root = scratch.root
@@ -263,15 +176,7 @@ def folders(scratch: Scratch, command: str) -> Iterator[Seen]:
         return scratch.visxp("folders", *inputs, *options, f"--out={scratch.out / out}")
 
     done = run(list(inputs), "visxp", (checkpoint, config))
-    told = 0
-    for path, what in inputs.items():
-        start = (f"skipped: {printable(path)}: ", f"{printable(path)}: ")
-        lines = [line for line in done.lines if line.startswith(start)]
-        told += len(lines)
-        yield Seen(what, "visxp folders", done.code, lines)
-    rest = done.lines[-1:]
-    assert told + len(rest) == len(done.lines), done.lines
-    yield Seen("all of these at once, the last line", "visxp folders", done.code, rest)
+    yield from _named("visxp folders", inputs, done)
     with ThreadPoolExecutor(2) as pool:
         sound = [root / "folders" / "sound"]
         runs = {
@@ -309,6 +214,8 @@ def complaints(rows: Sequence[Seen]) -> list[str]:
         text = "\n".join(row.lines)
         if not row.lines:
             found.append(f"{row.what}: nothing was said")
+        if row.command in ONE_LINE and len(row.lines) > 1:
+            found.append(f"{row.what}: {row.command} said {row.lines}")
         if "Traceback" in text or re.search(r"[\x00-\x08\x0b-\x1f]", text):
             found.append(f"{row.what}: {text[:200]!r}")
     return found
@@ -330,22 +237,27 @@ def main() -> int:
         control.unlink()
         write_model(scratch.root / "run")
         media = write_media(scratch.root / "media")
+        others = write_others(scratch.root / "others")
         for lost in ("crash", "hang"):
             path = scratch.root / "lost" / f"{lost}.mp4"
             write_video(path, seconds=300, fps=2, sound=None)
         scratch.seal()
         rows = [*extracted(scratch, media), *prepared(scratch, media)]
-        found = scratch.strange()
+        rows += segmented(scratch, media)
+        index = write_index(scratch, scratch.out / "one")
+        rows += found(scratch, index, media | others)
+        rows += uploaded(scratch, index, media | others)
+        wrong = scratch.strange()
         rows += folders(scratch, f"touch {TRACE}")
-        found += scratch.strange() + complaints(rows)
+        wrong += scratch.strange() + complaints(rows)
         text = table(rows, scratch)
     print(text)
     print(f"\n{len(rows)} rows in {time.monotonic() - begun:.0f} s", file=sys.stderr)
-    for line in found:
+    for line in wrong:
         print(f"error: {line}", file=sys.stderr)
-    if args.out and not found:
+    if args.out and not wrong:
         args.out.write_text(f"{HEAD}\n{text}\n", encoding="utf-8")
-    return 1 if found else 0
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

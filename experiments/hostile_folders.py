@@ -122,12 +122,16 @@ def lying_zip(path: Path) -> None:
     path.write_bytes(data.replace(told, (1000).to_bytes(4, "little")))
 
 
-def huge_jpeg(path: Path) -> None:
-    """60,000 x 60,000 pixels by its header."""
-    Image.new("RGB", (64, 48)).save(path)
-    data = path.read_bytes()
-    size = data.index(b"\xff\xc0") + 5
-    path.write_bytes(data[:size] + b"\xea\x60\xea\x60" + data[size + 4 :])
+def huge_jpeg(side: int) -> Write:
+    """A picture of side x side pixels by its header."""
+
+    def write(path: Path) -> None:
+        Image.new("RGB", (64, 48)).save(path)
+        data = path.read_bytes()
+        size = data.index(b"\xff\xc0") + 5
+        path.write_bytes(data[:size] + 2 * side.to_bytes(2, "big") + data[size + 4 :])
+
+    return write
 
 
 def _spectrograms(command: str) -> Iterator[tuple[str, Write]]:
@@ -162,7 +166,8 @@ def _others(command: str) -> Iterator[tuple[str, str, Write]]:
     yield "shots: not there", SHOTS, Path.unlink
     yield "spectrogram: not there", NPZ, Path.unlink
     yield "keyframe: empty", JPEG, content(b"")
-    yield "keyframe: 60,000 x 60,000", JPEG, huge_jpeg
+    yield "keyframe: 10,000 x 10,000", JPEG, huge_jpeg(10_000)
+    yield "keyframe: 60,000 x 60,000", JPEG, huge_jpeg(60_000)
     yield "keyframe: a link to a device", JPEG, _link_to_zero
 
 

@@ -3,6 +3,7 @@
 Written by what the tests write theirs with (`tests.videos`).
 """
 
+import io
 import os
 import struct
 import wave
@@ -14,7 +15,9 @@ from typing import Any
 
 import av
 import numpy as np
+from PIL import Image
 
+from experiments.hostile_folders import content
 from tests.videos import damage, moving, rotate, tones, write_video
 
 HOUR_S = 3600.0
@@ -39,9 +42,8 @@ def black(_: float, height: int, width: int) -> np.ndarray:
     return np.zeros((height, width, 3), np.uint8)
 
 
-def huge_bomb(path: Path) -> None:
-    """One picture of 16,000 x 16,000, in 250 KB; FFmpeg takes no larger ones."""
-    side = 16_000
+def png_of(side: int) -> bytes:
+    """A PNG of side x side pixels of black, in few bytes."""
     packer = zlib.compressobj(1)
     rows = [packer.compress(bytes(1 + side)) for _ in range(side)] + [packer.flush()]
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)  # 8 bits of grey
@@ -50,6 +52,12 @@ def huge_bomb(path: Path) -> None:
         checksum = zlib.crc32(kind + data)
         picture += struct.pack(">I", len(data)) + kind + data
         picture += struct.pack(">I", checksum)
+    return picture
+
+
+def huge_bomb(path: Path) -> None:
+    """One picture of 16,000 x 16,000, in 250 KB; FFmpeg takes no larger ones."""
+    picture = png_of(16_000)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("png", rate=1)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "gray"
@@ -109,13 +117,13 @@ def with_numbers_that_are_none(path: Path) -> None:
     write_video(path, sound=sound, audio_codec="pcm_f32le")
 
 
-def sound_alone(path: Path) -> None:
+def sound_alone(path: Path, seconds: int = 2) -> None:
     """No video stream."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(8000)
-        file.writeframes(bytes(32_000))
+        file.writeframes(bytes(16_000 * seconds))
 
 
 def text(*lines: str) -> Callable[[Path], object]:
@@ -131,8 +139,8 @@ def video(**settings: Any) -> Callable[[Path], object]:
 def _files() -> Iterator[tuple[str, str, Callable[[Path], object]]]:
     """What it is, its name, what writes it."""
     noise = np.random.default_rng(0).bytes(100_000)
-    yield "empty file", "empty.mp4", lambda path: path.write_bytes(b"")
-    yield "random bytes", "random.mp4", lambda path: path.write_bytes(noise)
+    yield "empty file", "empty.mp4", content(b"")
+    yield "random bytes", "random.mp4", content(noise)
     yield "mp4 cut off before its index", "cut_off.mp4", without_index
     yield "damaged in the middle", "damaged.mp4", damaged
     yield "no audio stream", "mute.mp4", video(sound=None)
@@ -183,17 +191,56 @@ def _files() -> Iterator[tuple[str, str, Callable[[Path], object]]]:
     yield "a link to nothing", "dangling.mp4", lambda path: path.symlink_to("nowhere")
 
 
+def _others() -> Iterator[tuple[str, str, Callable[[Path], object]]]:
+    """Pictures and sounds, which are to be searched by alone."""
+    noise = np.random.default_rng(0).bytes(100_000)
+    picture, jpeg = Image.fromarray(np.full((48, 64, 3), 90, np.uint8)), io.BytesIO()
+    picture.save(jpeg, "JPEG")
+    yield "a picture", "picture.jpg", lambda path: picture.save(path)
+    yield "PNG of 16,000 x 16,000 (bomb)", "bomb.png", content(png_of(16_000))
+    yield "PNG of 10,000 x 10,000", "large.png", content(png_of(10_000))
+    yield "empty picture", "empty.png", content(b"")
+    yield "random bytes", "random.jpg", content(noise)
+    yield "JPEG cut off", "cut_off.jpg", content(jpeg.getvalue()[:-40])
+    svg = "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+    yield "SVG with a script, named .png", "script.png", text(svg)
+    command = "%!PS (owned) (w) file closefile showpage"
+    yield "PostScript, named .tif", "postscript.tif", text(command)
+    yield "a pipe named .jpg", "pipe.jpg", os.mkfifo
+    yield "a link to a device, named .png", "zero.png", _link_to_zero
+    yield "sound of 2 s", "sound.wav", sound_alone
+    yield "sound of no samples", "none.wav", lambda path: sound_alone(path, 0)
+    yield "random bytes", "random.mp3", content(noise)
+    yield "playlist of a file elsewhere", "list.aac", text("#EXTM3U", "/etc/passwd")
+
+
+def _link_to_zero(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
 def write_media(folder: Path) -> dict[Path, str]:
-    """All of them; what each is, by path."""
-    folder.mkdir(parents=True)
-    found = {}
-    for what, name, write in _files():
-        write(folder / name)
-        found[folder / name] = what
+    """All videos; what each is, by path."""
+    found = _written(folder, _files())
     write_video(folder / "x.mp4")
     for name in NAMES:
         path = folder / os.fsdecode(name)
         path.write_bytes((folder / "x.mp4").read_bytes())
         found[path] = f"named {ascii(name)[1:]}"
     (folder / "x.mp4").unlink()
+    return found
+
+
+def write_others(folder: Path) -> dict[Path, str]:
+    """All pictures and sounds; what each is, by path."""
+    return _written(folder, _others())
+
+
+def _written(
+    folder: Path, files: Iterator[tuple[str, str, Callable[[Path], object]]]
+) -> dict[Path, str]:
+    folder.mkdir(parents=True)
+    found = {}
+    for what, name, write in files:
+        write(folder / name)
+        found[folder / name] = what
     return found

@@ -94,7 +94,7 @@ def probe(path: Path) -> MediaInfo:
 def opened(path: Path) -> Any:
     """The container, from a local file of an allowed format only."""
     path = Path(os.path.abspath(path))  # a leading dash or `x:` then means nothing
-    _check_file(path)
+    check_file(path)
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
     try:
         container = av.open(os.fspath(path), options=options, **ANY_TITLES)
@@ -107,7 +107,12 @@ def opened(path: Path) -> Any:
     return container
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Before it is opened: to open a pipe would be to wait.
+
+    Raises:
+        MediaError: it is not there, no file, or empty.
+    """
     try:
         found = path.stat()
     except FileNotFoundError as error:

@@ -19,6 +19,7 @@ from visxp_jax.container import (
     packets_of,
     streams_of,
 )
+from visxp_jax.seeking import packets_from
 from visxp_jax.tracks import Made, Make, OnFrame, PictureTrack, SoundTrack
 
 # Pictures this far on, and no sound of the second yet: there is none.
@@ -41,8 +42,10 @@ class Decoding(Generic[Made]):
         made_of: Make[Made],
         rates_hz: Sequence[int],
         on_frame: OnFrame | None,
+        from_s: float,
     ) -> None:
         """See `decoding`."""
+        self._from_s = from_s
         self._container, self._path = container, path
         self._video, self._audio = streams_of(container, path)
         self._video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
@@ -63,6 +66,8 @@ class Decoding(Generic[Made]):
             for rate in rates_hz
             if self._audio is not None
         ]
+        for sound in self.sounds:
+            sound.forget(int(from_s))
 
     @property
     def heard_s(self) -> float:
@@ -92,12 +97,12 @@ class Decoding(Generic[Made]):
         Raises:
             MediaError: it takes too much memory, or is too long.
         """
-        packets = packets_of(
-            self._container, self._path, self._video, self._audio, self._clock
-        )
-        for packet in packets:
+        what = self._container, self._path, self._video, self._audio, self._clock
+        late = self._from_s > 0
+        for packet in packets_from(*what, self._from_s) if late else packets_of(*what):
             try:
-                self._decode(packet)
+                if packet is not None:
+                    self._decode(packet)
             except MemoryError as error:
                 raise MediaError(self._path, TOO_MUCH_MEMORY) from error
             if self.pictures.position_s > MAX_DURATION_S:
@@ -145,6 +150,7 @@ def decoding(
     made_of: Make[Made],
     rates_hz: Sequence[int],
     on_frame: OnFrame | None = None,
+    from_s: float = 0.0,
 ) -> Iterator[Decoding[Made]]:
     """Open a video for one pass.
 
@@ -154,9 +160,10 @@ def decoding(
         rates_hz: Samples per second that its sound is wanted at.
         on_frame: Is shown every good frame, with its time, in the order of
             presentation; where every picture stands by itself, all are decoded then.
+        from_s: The first time that is wanted, see `packets_from`.
 
     Raises:
         MediaError: it cannot be opened, has no video, or is over a limit.
     """
     with opened(path) as container:
-        yield Decoding(container, path, made_of, rates_hz, on_frame)
+        yield Decoding(container, path, made_of, rates_hz, on_frame, from_s)

@@ -99,6 +99,7 @@ def read_clips(
     thumbnail_px: int = 0,
     on_frame: OnFrame | None = None,
     report: ReadReport | None = None,
+    from_s: int = 0,
 ) -> Iterator[Clip]:
     """The whole seconds of a video in one pass; memory does not grow with its length.
 
@@ -117,6 +118,9 @@ def read_clips(
         thumbnail_px: Longer side of thumbnails; 0 for none.
         on_frame: Is shown every good frame, with its time; all are decoded then.
         report: Filled in on the way.
+        from_s: The first second that is wanted; what comes before is not decoded where
+            that can be helped. A file may be such that seconds lack then, or sound in
+            them, which a pass from the start has.
 
     Yields:
         Clips in order of time.
@@ -131,8 +135,9 @@ def read_clips(
         made_of=shown(size_px, thumbnail_px),
         rates_hz=[spectrogram.rate_hz],
         on_frame=on_frame,
+        from_s=from_s,
     ) as tracks:
-        maker = _ClipMaker(tracks, spectrogram, report)
+        maker = _ClipMaker(tracks, spectrogram, report, from_s)
         for ended in tracks.advance():
             yield from maker.ready(ended=ended)
     if not report.clips:
@@ -205,11 +210,12 @@ class _ClipMaker:
         tracks: Decoding[Shown],
         spectrogram: Spectrogram,
         report: ReadReport,
+        second: int,
     ) -> None:
         self._tracks = tracks
         self._spectrogram = spectrogram
         self._report = report
-        self._second = 0
+        self._second = second
         self._last_frame: np.ndarray | None = None
 
     def ready(self, *, ended: bool) -> Iterator[Clip]:

@@ -33,8 +33,8 @@ class Answer(NamedTuple):
 class Client:
     """Asks a server."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, server: Server) -> None:
+        self.server, self.port = server, server.server_address[1]
 
     @property
     def url(self) -> str:
@@ -61,12 +61,14 @@ class Client:
 
 
 @contextmanager
-def serving(index: Path, workdir: Path | None, folder: Path) -> Iterator[Client]:
-    server = Server(LiveIndex(index, workdir), "127.0.0.1", 0, folder)
+def serving(
+    index: Path, workdir: Path | None, folder: Path, host: str = "127.0.0.1"
+) -> Iterator[Client]:
+    server = Server(LiveIndex(index, workdir), host, 0, folder)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
-        yield Client(server.server_address[1])
+        yield Client(server)
     finally:
         server.shutdown()
         thread.join()

@@ -1,16 +1,19 @@
 """The page in headless Chromium: hands on it, with real files."""
 
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.page.served import HOSTILE, Client
+from tests.page.served import HOSTILE, Client, serving
 from tests.report.browser import Browser, needs_browser
 from tests.search.collection import colour
 from visxp_jax.page import __main__ as page
 from visxp_jax.page.offline import _vectors
+from visxp_jax.page.places import BUSY, Busy, taken
+from visxp_jax.search import __main__ as search
 from visxp_jax.search.exact import Searcher
 from visxp_jax.search.finder import Finder
 from visxp_jax.search.store import Store
@@ -193,6 +196,49 @@ def test_a_video_is_dropped_and_another_second_of_it_picked(
     trouble = 'document.querySelector(".trouble")?.textContent'
     assert "not a readable media file" in browser.wait(trouble)
     assert browser.run(f"return {NAMES}.length;") > 0
+
+
+def test_a_busy_server_is_said_and_a_clip_is_of_its_collection(
+    browser, made: Path, tmp_path, monkeypatch
+):
+    index, features = str(tmp_path / "index"), str(made / "features")
+    for name in ("a", "b"):
+        assert search.main(["add", index, features, f"--collection={name}"]) == 0
+    Image.new("RGB", (64, 48)).save(tmp_path / "mine.png")
+    monkeypatch.setattr("visxp_jax.page.clips.WAIT_S", 0.01)
+    with serving(Path(index), made / "run", tmp_path) as client, ExitStack() as held:
+        browser.open(client.url + "#name=1.mov")
+        assert len(found(browser, "Files named “1.mov”")) == 6
+        where = "[...document.querySelectorAll('#hits .hit')].map((x) => x.innerText)"
+        last = browser.run(f"return {where};")[-1]
+        assert "0:02.0 · b" in last
+        click(browser, "sight", "#hits li:last-child")
+        found(browser, "Seconds that look like this")
+        told = browser.run("return document.querySelector('#query p').textContent;")
+        assert told == "at 0:02.0 · b"
+        click(browser, "All of this file", "#query")
+        assert len(found(browser, "All of 1.mov")) == 3
+        assert all("· b" in x for x in browser.run(f"return {where};"))
+        # As much as may be is being done for others.
+        for places in (client.server.arriving, client.server.workers):
+            with suppress(Busy):
+                while True:
+                    held.enter_context(taken(places))
+        browser.run('document.querySelector(".look").click();')
+        why = 'document.getElementById("viewer-why").textContent'
+        assert browser.wait(why) == BUSY
+        browser.choose("#file", tmp_path / "mine.png")
+        trouble = 'document.querySelector(".trouble")?.textContent'
+        assert browser.wait(trouble) == f"mine.png: {BUSY}"
+    # The one file knows them apart, too.
+    assert page.main([index, f"--out={tmp_path / 'page.html'}"]) == 0
+    like = f"#like={made / '1.mov'}&at=2"
+    for name in ("b", "a"):
+        browser.open("about:blank")
+        browser.open((tmp_path / "page.html").as_uri() + f"{like}&from={name}")
+        found(browser, "Seconds that look like this")
+        told = browser.run("return document.querySelector('#query p').textContent;")
+        assert told == f"at 0:02.0 · {name}"
 
 
 def test_one_file_ranks_by_itself(browser, made: Path, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """The served page without a browser: its answers, and what it refuses."""
 
 import io
+import multiprocessing
 import socket
 import subprocess
 import sys
@@ -11,13 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data_prep.pool_tasks import work
 from tests.page.served import HOSTILE, NAMES, Client, serving
 from tests.search.collection import colour
 from tests.test_weights import saved
 from tests.videos import level, write_video
+from visxp_jax.errors import VisxpError
 from visxp_jax.page import __main__ as page
+from visxp_jax.page import reading
 from visxp_jax.page import server as server_module
 from visxp_jax.page.clips import Clips
+from visxp_jax.page.places import BUSY
 from visxp_jax.search import __main__ as search
 from visxp_jax.search.exact import Searcher
 from visxp_jax.search.finder import Finder
@@ -185,6 +190,76 @@ def test_other_sites_and_other_names_are_refused(client):
         assert answer.status == status
 
 
+def test_on_a_network_it_answers_to_addresses_and_its_own_names(made, tmp_path):
+    with serving(made / "index", None, tmp_path, host="0.0.0.0") as client:
+        own = socket.gethostname().upper()
+        for host in ("192.0.2.7:8000", "[2001:db8::1]:8000", "localhost", f"{own}:80"):
+            assert client.ask("/api/about", Host=host).status == 200
+        for host in ("evil.example", f"evil.{own}", "192.0.2.7.evil.example", ""):
+            answer = client.ask("/", Host=host)
+            assert answer.status == 403
+            assert "--host=NAME" in answer.json["error"]
+
+
+def test_more_at_once_than_there_is_place_for_is_told_to_come_again(
+    made, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(server_module, "MAX_ARRIVING", 1)
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 3)
+    large = tmp_path / "large.wav"  # more than what is on its way at once
+    large.write_bytes(bytes(32 * 2**20))
+    with serving(made / "index", made / "run", tmp_path) as client:
+        address = ("127.0.0.1", client.port)
+        with socket.create_connection(address) as first:
+            first.sendall(
+                b"POST /api/upload?name=a.png HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Length: 1000\r\n\r\nabc"
+            )
+            while not list(tmp_path.glob("?" * 16 + ".png")):
+                time.sleep(0.01)
+            answer = client.upload(large)
+            assert (answer.status, answer.json) == (503, {"error": BUSY})
+            assert len(list(tmp_path.glob("?" * 16 + ".*"))) == 1
+            with (
+                socket.create_connection(address),
+                socket.create_connection(address),
+            ):
+                answer = client.ask("/api/about")
+                assert (answer.status, answer.json) == (503, {"error": BUSY})
+        for _ in range(100):  # until it has noticed that they hung up
+            answer = client.upload(large)
+            if answer.status != 503:
+                break
+            time.sleep(0.05)
+        assert "not a readable media file" in answer.json["error"]
+
+
+def test_one_path_in_two_collections_is_each_in_its_own(made, tmp_path):
+    index, path = tmp_path / "index", str(made / "1.mov")
+    features = [str(x) for x in sorted((made / "features").glob("[!_]*.parquet"))]
+    for name in ("a", "b"):
+        assert search.main(["add", str(index), *features, f"--collection={name}"]) == 0
+    with serving(index, None, tmp_path) as client:
+        rows = {}
+        for name in ("a", "b"):
+            whence = {"from": name}
+            found = client.search(like=path, at=1, by="sight", every=1, **whence)
+            query = found["query"]
+            assert (query["path"], query["key"], query["in"]) == (path, name, name)
+            assert query["row"] not in {hit["row"] for hit in found["hits"]}
+            seconds = client.search(file=path, **whence)["hits"]
+            assert {clip["key"] for clip in seconds} == {name}
+            assert client.ask(f"/clip/{query['row']}").status == 200
+            rows[name] = query["row"]
+            tree = client.ask(f"/hierarchy?row={query['row']}").data.decode()
+            assert f"from={name}" in tree
+        assert rows["a"] != rows["b"]
+        twice = client.search(like=path, at=1, **{"from": "a"})["hits"]
+        assert (twice[0]["path"], twice[0]["key"]) == (path, "b")
+        gone = client.ask(f"/api/search?like={path}&at=1&from=c")
+        assert gone.status == 404
+
+
 def test_nothing_runs_in_the_page_but_its_own_scripts(client):
     for path in ("/", "/hierarchy?row=0", "/api/about", "/thumbnail/0"):
         headers = client.ask(path).headers
@@ -232,12 +307,19 @@ def test_files_that_cannot_be_used_are_one_line(client, tmp_path, monkeypatch):
         assert "\n" not in answer.json["error"]
         assert str(tmp_path.parent) not in answer.json["error"]
     empty = client.ask("/api/upload?name=a.png", method="POST", body=b"")
-    assert "readable picture" in empty.json["error"]
+    assert "an empty file" in empty.json["error"]
     monkeypatch.setattr(server_module, "MAX_UPLOAD_BYTES", 2**20)
     large = {"Content_Length": str(2**20 + 1)}
     answer = client.ask("/api/upload?name=a.png", method="POST", **large)
     assert answer.status == 413
     assert "at most 1 MB" in answer.json["error"]
+
+
+def test_a_file_that_takes_too_long_is_given_up(monkeypatch):
+    monkeypatch.setattr(reading, "LIMIT_S", 1.0)
+    with pytest.raises(VisxpError, match="takes more than 1 s to read; take an earl"):
+        reading.isolated(work, ("slow", 0))  # it would be done in 1.8 s
+    assert not multiprocessing.active_children()
 
 
 def test_who_hangs_up_leaves_nothing(client, made):

@@ -278,9 +278,11 @@ def test_keyframes_that_cost_too_much_are_refused(tmp_path):
     with pytest.raises(VisxpError, match="over the limit of 64 scans"):
         read_keyframe(path, (8, 8), PLAIN)
     size = data.index(b"\xff\xc2") + 5
-    path.write_bytes(data[:size] + b"\xea\x60\xea\x60" + data[size + 4 :])
-    with pytest.raises(VisxpError, match="over the limit of 37,748,736 pixels"):
-        read_keyframe(path, (8, 8), PLAIN)
+    for side in (10_000, 60_000):
+        told = 2 * side.to_bytes(2, "big")
+        path.write_bytes(data[:size] + told + data[size + 4 :])
+        with pytest.raises(VisxpError, match="over the limit of 37,748,736 pixels"):
+            read_keyframe(path, (8, 8), PLAIN)
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(VisxpError, match="it is not a file"):

@@ -17,7 +17,7 @@ SILENT = ("c.mp4",)
 
 @pytest.fixture
 def searcher(tmp_path, monkeypatch) -> Searcher:
-    """44 clips in three segments of two collections, in blocks of 16."""
+    """52 clips in three segments of two collections, in blocks of 16."""
     monkeypatch.setattr(EXACT, "BLOCK", 16)
     monkeypatch.setattr(EXACT, "LEAST", 4)
     store = Store(tmp_path / "index")
@@ -50,6 +50,39 @@ def test_hits_are_those_of_numpy(modality, k, searcher):
         wanted = np.argsort(-scores)[: min(k, heard.sum())]
         assert [(h.path, int(h.start_s)) for h in hits] == [names[i] for i in wanted]
         np.testing.assert_allclose([h.score for h in hits], scores[wanted], atol=1e-5)
+
+
+def test_what_has_not_changed_is_not_loaded_again(searcher, tmp_path):
+    store = Store(tmp_path / "index")
+
+    def kept(now: Searcher, before: Searcher) -> int:
+        """Blocks that are taken over; all is as if loaded anew."""
+        fresh = Searcher(store)
+        for name in ("video", "audio"):
+            rows = range(len(fresh))
+            np.testing.assert_array_equal(
+                now.vectors(rows, name), fresh.vectors(rows, name)
+            )
+        assert [now.clip(i) for i in rows] == [fresh.clip(i) for i in rows]
+        query = fresh.vector(3, "audio")
+        assert now.search(query, "audio") == fresh.search(query, "audio")
+        old = [id(block) for block in before._blocks["video"]]
+        return sum(id(block) in old for block in now._blocks["video"])
+
+    features = write_features(tmp_path / "more.parquet", {"more.mp4": 30})
+    store.add([features], "news")
+    added = Searcher(store, searcher)
+    assert kept(added, searcher) == 3  # 52 clips were three blocks and a part of one
+    store.delete(["more.mp4"])
+    assert kept(Searcher(store, added), added) == 3
+    store.delete(["d.mp4"])  # of the second segment: the first has 12 clips
+    assert kept(Searcher(store, added), added) == 0
+    # Another index in this place has segments of the same names.
+    store.path.rename(tmp_path / "old")
+    store = Store(tmp_path / "index")
+    features = write_features(tmp_path / "x.parquet", {"x.mp4": 40})
+    store.add([features], "news")
+    assert kept(Searcher(store, added), added) == 0
 
 
 def test_a_clip_finds_itself_first(searcher):

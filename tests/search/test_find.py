@@ -1,6 +1,9 @@
 """The whole way: videos, features, an index, and what is found in it."""
 
 import json
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +102,19 @@ def test_the_answer_for_people_has_time_and_file(made, capsys):
     assert "all: 5 files, 15 clips" in capsys.readouterr().out
 
 
+def test_a_file_of_two_collections_is_that_of_the_one_asked_for(made, capsys, tmp_path):
+    index, features = str(tmp_path / "index"), str(made / "features")
+    for name in ("a", "b"):
+        assert search.main(["add", index, features, f"--collection={name}"]) == 0
+    capsys.readouterr()
+    like = (f"--like={made / '2.mp4'}", "--at=1", "-k", "20")
+    command = ["find", index, *like, "--collection=b", "--json"]
+    assert search.main(command) == 0
+    hits = json.loads(capsys.readouterr().out)
+    assert {hit["collection"] for hit in hits} == {"b"}
+    assert len(hits) == 14  # all but itself
+
+
 def test_files_are_taken_out_by_name(made, tmp_path, capsys):
     index, features = str(tmp_path / "index"), str(made / "features")
     assert search.main(["add", index, features]) == 0
@@ -149,5 +165,23 @@ def test_pictures_are_turned_upright(tmp_path):
     image.save(path, exif=exif, quality=100)
     found = read_picture(path, 16).astype(int)
     assert (np.diff(found.mean(axis=(0, 2))) < 0).all()
-    with pytest.raises(VisxpError, match="no such file"):
-        read_picture(tmp_path / "none.jpg", 16)
+
+
+def test_what_is_no_picture_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for name, line in (("none.jpg", "no such file"), ("pipe.jpg", "not a file")):
+        with pytest.raises(VisxpError, match=line):
+            read_picture(tmp_path / name, 16)
+    for side in (7000, 10_000, 16_000):  # Pillow warns of the second, refuses the third
+        header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+        chunks = [(b"IHDR", header), (b"IDAT", b"")]
+        data = b"\x89PNG\r\n\x1a\n" + b"".join(
+            struct.pack(">I", len(x))
+            + name
+            + x
+            + struct.pack(">I", zlib.crc32(name + x))
+            for name, x in chunks
+        )
+        (tmp_path / "large.png").write_bytes(data)
+        with pytest.raises(VisxpError, match="over the limit of 37748736 pixels"):
+            read_picture(tmp_path / "large.png", 16)

@@ -102,6 +102,16 @@ def test_compacting_keeps_what_counts_and_frees_the_rest(store, tmp_path):
         assert told == [f"{p.as_py()} {int(s.as_py())}" for p, s in where]
 
 
+def test_a_reader_goes_on_with_what_others_have_written_meanwhile(store, tmp_path):
+    reader, adder = Store(store.path), Store(store.path)  # before its segments
+    store.delete(["a.mp4"])
+    store.compact()
+    assert len(reader.rows()) == 2
+    assert paths(reader) == paths(store)
+    assert adder.add([write_features(tmp_path / "a.parquet", {"b.mp4": 1})], "news")
+    assert len(Store(store.path)) == 3
+
+
 def test_feature_files_that_have_not_changed_are_left_out(store, tmp_path):
     files = [tmp_path / f"{i}.parquet" for i in range(3)]
     for i, path in enumerate(files):
@@ -228,7 +238,7 @@ def test_what_does_not_belong_is_refused(store, tmp_path):
 def test_damage_is_named(store, tmp_path):
     (store.path / "segments" / "000001" / "video.npy").write_bytes(b"half")
     with pytest.raises(VisxpError, match="000001 is damaged"):
-        list(Store(store.path).rows())
+        Store(store.path).rows()
     for text in ("", "[]", '{"format": 1}', '{"format": 2, "segments": [{}]}'):
         (store.path / "index.json").write_text(text)
         with pytest.raises(VisxpError, match=r"index\.json is damaged"):

@@ -6,6 +6,9 @@
 Press on a picture to play it, and go on to what looks or sounds like it. With the model
 that made the index (--workdir), pictures, sounds and videos from elsewhere can be
 searched by, and sounds found for a picture, pictures for a sound.
+
+With --host others can reach the page too: by address, by that name, or by the machine's
+own name. Requests under other names are refused, as a foreign site could send them.
 """
 
 import errno

@@ -91,8 +91,8 @@ def answer(
         now: The index.
         asked: `like` (a file of the index) and `at` (its second), or `upload`, each
             with `by` and `find`; or `file`, or `name`, or nothing, for a spread, which
-            `others` makes another. `in` names collections, `every` asks for more than
-            the best second of each file.
+            `others` makes another. `from` is the collection of `like` or `file`. `in`
+            names collections, `every` asks for more than the best second of each file.
         uploads: By their keys.
 
     Raises:
@@ -109,7 +109,7 @@ def answer(
     if "like" in one or "upload" in one:
         row = None
         if "like" in one:
-            row = _row(searcher, one["like"], number(one.get("at", "0")))
+            row = _row(searcher, one, "like", number(one.get("at", "0")))
             query, vectors = searcher.clip(row), now.finder.vectors(row)
             query = clip_json(searcher, query)
         else:
@@ -127,7 +127,7 @@ def answer(
             once="every" not in one,
         )
     elif "file" in one:
-        row = _row(searcher, one["file"], None)
+        row = _row(searcher, one, "file", None)
         rows = browse.file_of(searcher, row)
         query = clip_json(searcher, searcher.clip(int(rows[0])))
         total = len(rows)
@@ -167,9 +167,11 @@ def _plain(searcher: Searcher, rows: np.ndarray) -> list[Hit]:
     return [searcher.clip(row) for row in rows.tolist()]
 
 
-def _row(searcher: Searcher, path: str, at_s: float | None) -> int:
-    """The clip of a file, by the name that the index has for it."""
-    row = searcher.row(path, at_s)
+def _row(
+    searcher: Searcher, one: Mapping[str, str], name: str, at_s: float | None
+) -> int:
+    """The clip of a file, by the name and collection that the index has for it."""
+    row = searcher.row(one[name], at_s, one.get("from"))
     if row is None:
         raise Missing(
             "the index has no such file, or not that second of it (any more)."

@@ -9,7 +9,8 @@ from pathlib import Path
 from data_prep.sources import path_of
 from visxp_jax.errors import VisxpError
 from visxp_jax.page.answers import Missing
-from visxp_jax.page.reading import CutTask, cut_of, isolated
+from visxp_jax.page.places import taken
+from visxp_jax.page.reading import WAIT_S, CutTask, cut_of, isolated
 from visxp_jax.search.catalogue import Hit
 
 AFTER_S = 4.0  # of a clip, that are played as well
@@ -37,6 +38,7 @@ class Clips:
 
         Raises:
             Missing: the original file is gone.
+            Busy: others have to be cut first.
             VisxpError: it cannot be used any more.
         """
         path = path_of(Path.cwd(), hit.path)
@@ -47,7 +49,7 @@ class Clips:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        with self._workers:
+        with taken(self._workers, WAIT_S):
             data = self._cut(*key)
         with self._lock:
             self._kept[key] = data

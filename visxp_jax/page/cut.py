@@ -12,7 +12,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
-from visxp_jax.clock import JOINED, Clock
+from visxp_jax.clock import Clock
 from visxp_jax.container import (
     MAX_PIXELS,
     TOO_MUCH_MEMORY,
@@ -21,6 +21,7 @@ from visxp_jax.container import (
     packets_of,
     streams_of,
 )
+from visxp_jax.seeking import packets_from
 from visxp_jax.tracks import SoundTrack
 
 MAX_HEIGHT, MAX_WIDTH = 360, 1280
@@ -28,7 +29,7 @@ RATE_HZ = 48_000
 TICKS = 90_000  # of a second, for pictures
 # Sound is read for so much longer than pictures: files hold it a little later.
 LAG_S = 1.0
-# A first picture so late is of a key frame that seeking should not have led to.
+# A first picture so late is of a key frame that should not have been the first.
 LATE_S = 1.0
 PACKETS_PER_BEAT = 1_000
 
@@ -43,9 +44,8 @@ def write_cut(
 ) -> None:
     """Write seconds [from_s, to_s) of a video to a file, as H.264 and AAC.
 
-    Times are counted from its first picture, as those of clips are. The place is found
-    by seeking, but for formats that are joined of pieces, whose clocks only a pass from
-    the start tells, and where seeking leads elsewhere.
+    Times are counted from its first picture, as those of clips are. What comes before
+    is decoded only where there are no pictures without.
 
     Args:
         path: A local video file.
@@ -57,42 +57,32 @@ def write_cut(
     Raises:
         MediaError: the file cannot be used, or has no picture there.
     """
-    for seek in (True, False):
+    for whole in (False, True):
         with opened(path) as container:
             video, audio = streams_of(container, path)
             video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             start = video.start_time or 0
             base = video.time_base or Fraction(1, 1)
-            if seek and not _sought(container, video, start + round(from_s / base)):
-                continue
             cut = _Cut(out, video, audio, start * base, from_s, to_s)
             try:
                 clock = Clock(container.format.name)
-                packets = packets_of(container, path, video, audio, clock)
+                what = container, path, video, audio, clock
+                packets = packets_of(*what) if whole else packets_from(*what, from_s)
                 for number, packet in enumerate(packets):
                     if number % PACKETS_PER_BEAT == 0:
                         beat()
+                    if packet is None:
+                        continue
                     if cut.ended_by(packet):
                         break
                     cut.add(packet)
-                if cut.finish(early=not seek):
+                if cut.finish(early=whole):
                     return
             except MemoryError as error:
                 raise MediaError(path, TOO_MUCH_MEMORY) from error
             finally:
                 cut.close()
     raise MediaError(path, f"no picture at {from_s:g} s")
-
-
-def _sought(container: Any, video: av.VideoStream, stamp: int) -> bool:
-    """Whether the container is now at the key frame before that time."""
-    if container.format.name in JOINED:
-        return False
-    try:
-        container.seek(stamp, stream=video)
-    except FFmpegError:
-        return False
-    return True
 
 
 class _Cut:

@@ -24,7 +24,7 @@ class Now(NamedTuple):
 
 
 class LiveIndex:
-    """Loads an index, and again when it has changed.
+    """Loads an index, and what is new in it when it has changed.
 
     Attributes:
         path: Of the index.
@@ -40,7 +40,7 @@ class LiveIndex:
         self.path = path
         self.trained: Trained | None = None
         self._lock = threading.Lock()
-        store = Store(path)
+        stamp, store = self._stamp(), Store(path)  # a change between them is noticed
         if not store.manifest.segments:
             raise VisxpError(
                 f"{path} must be an index with clips, got none there; "
@@ -48,7 +48,7 @@ class LiveIndex:
             )
         if workdir is not None:
             self.trained = trained_for(store, workdir, "the page")
-        self._now = self._load(self._stamp(), store)
+        self._now = self._load(stamp, store)
 
     def _stamp(self) -> str:
         try:
@@ -57,7 +57,7 @@ class LiveIndex:
             return "gone"
         return f"{found.st_mtime_ns:x}-{found.st_size:x}-{found.st_ino:x}"
 
-    def _load(self, stamp: str, store: Store) -> Now:
+    def _load(self, stamp: str, store: Store, before: Searcher | None = None) -> Now:
         def model(what: str) -> Trained:
             if self.trained is None:
                 raise VisxpError(
@@ -67,7 +67,7 @@ class LiveIndex:
 
         if self.trained and self.trained.about["sha256"] != store.manifest.model_sha256:
             self.trained = None  # vectors of two models cannot be compared
-        searcher = Searcher(store)
+        searcher = Searcher(store, before)
         return Now(stamp, Finder(searcher, model), searcher)
 
     def now(self) -> Now:
@@ -76,7 +76,8 @@ class LiveIndex:
             stamp = self._stamp()
             if stamp != self._now.stamp:
                 try:
-                    self._now = self._load(stamp, Store(self.path))
+                    before = self._now.searcher
+                    self._now = self._load(stamp, Store(self.path), before)
                 except VisxpError:
                     return self._now
             return self._now

@@ -36,8 +36,8 @@ const source = (() => {
     const chosen = evenly([...files.values()], results, phase);
     return chosen.flatMap((each) => evenly(each, Math.floor(results / chosen.length), phase));
   };
-  const at = (path, second) => {
-    const clip = clips.find((clip) => clip.path === path && (second === null || (clip.start_s <= second && second < clip.end_s)));
+  const at = (path, from, second) => {
+    const clip = clips.find((clip) => clip.path === path && (from === null || clip.key === from) && (second === null || (clip.start_s <= second && second < clip.end_s)));
     if (!clip) throw new Error("This page has no such file, or not that second of it.");
     return clip;
   };
@@ -45,7 +45,7 @@ const source = (() => {
     const wanted = new Set(state.getAll("in"));
     const allowed = clips.filter((clip) => !wanted.size || wanted.has(clip.key));
     if (state.has("like")) {
-      const query = at(state.get("like"), Number(state.get("at") || 0));
+      const query = at(state.get("like"), state.get("from"), Number(state.get("at") || 0));
       const by = state.get("by") || "sight";
       const scored = allowed.filter((clip) => clip !== query)
         .map((clip) => ({ ...clip, score: score(by, query.row, clip.row) }))
@@ -56,7 +56,7 @@ const source = (() => {
       return { query, hits: hits.slice(0, results), total: allowed.length };
     }
     if (state.has("file")) {
-      const query = at(state.get("file"), null);
+      const query = at(state.get("file"), state.get("from"), null);
       const hits = clips.filter((clip) => fileOf(clip) === fileOf(query)).sort((a, b) => a.start_s - b.start_s);
       return { query, hits: evenly(hits, 240, 0.5), total: hits.length };
     }

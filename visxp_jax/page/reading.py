@@ -3,6 +3,7 @@
 Loads no jax. What comes back is told apart by its type: a text says why there is none.
 """
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -16,6 +17,9 @@ from visxp_jax.search.reading import Example, read_example
 
 # A file of which nothing more is read for so long is given up.
 TIMEOUT_S = 60.0
+# So is one that takes so long altogether: its second may be hours from its start.
+LIMIT_S = 120.0
+WAIT_S = 30.0  # for a worker
 
 T = TypeVar("T")
 
@@ -67,7 +71,21 @@ def isolated(function: Callable[[Any, Beat], T | str], task: Any) -> T:
     Raises:
         VisxpError: says why there is none.
     """
-    ((_, result),) = run_isolated(function, [task], timeout_s=TIMEOUT_S, workers=1)
+    until = time.monotonic() + LIMIT_S
+    results = run_isolated(
+        function,
+        [task],
+        timeout_s=TIMEOUT_S,
+        workers=1,
+        stopped=lambda: time.monotonic() > until,
+    )
+    done = [result for _, result in results]
+    if not done:
+        raise VisxpError(
+            f"this second takes more than {LIMIT_S:g} s to read; take an earlier one, "
+            "or cut out the part that matters."
+        )
+    (result,) = done
     if isinstance(result, Failure):
         raise VisxpError(f"this file cannot be read: {result.reason}")
     if isinstance(result, str):

@@ -30,7 +30,7 @@
     if (by === "both") return clip.heard && clip.seen !== false;
     return by === "sight" ? clip.seen !== false : clip.heard;
   });
-  const reference = (clip) => (clip.upload ? { upload: clip.upload } : { like: clip.path, at: clip.start_s });
+  const reference = (clip) => (clip.upload ? { upload: clip.upload } : { like: clip.path, at: clip.start_s, from: clip.key });
   const wayLink = (clip, [by, find], words) => {
     const a = make("a", "", words || WAYS[`${by} ${find}`][0]);
     a.href = link({ ...reference(clip), by, find });
@@ -142,7 +142,7 @@
       shown.append(look(query, -1));
       where.textContent = `at ${query.at}${query.in ? ` · ${query.in}` : ""}${query.shot ? ` · shot ${query.shot}` : ""}`;
       const all = make("a", "", "All of this file");
-      all.href = link({ file: query.path });
+      all.href = link({ file: query.path, from: query.key });
       ways.append(all);
     }
     told.append(name, where, ways);
@@ -291,7 +291,7 @@
     }));
     const ways = offered(clip).map((each) => wayLink(clip, each));
     const file = make("a", "", "All of this file");
-    file.href = link({ file: clip.path });
+    file.href = link({ file: clip.path, from: clip.key });
     ways.push(file);
     if (source.hierarchy) {
       const tree = make("a", "", "In the hierarchy");

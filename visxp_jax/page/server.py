@@ -12,7 +12,9 @@ import secrets
 import socket
 import sys
 import threading
+import time
 from collections import OrderedDict
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,14 +28,19 @@ from visxp_jax.page.answers import Missing, Upload
 from visxp_jax.page.clips import Clips
 from visxp_jax.page.live import LiveIndex, Now
 from visxp_jax.page.markup import SERVED, served_page, strict
-from visxp_jax.page.reading import ExampleTask, example_of, isolated
+from visxp_jax.page.places import BUSY, Busy, taken
+from visxp_jax.page.reading import WAIT_S, ExampleTask, example_of, isolated
 from visxp_jax.page.tree import hierarchy_page
 from visxp_jax.report.markup import OFFLINE
+from visxp_jax.weights import Trained
 
 MAX_UPLOAD_BYTES = 512 * 2**20
 MAX_UPLOADS = 64  # vectors that are kept, so that one can go back to them
+MAX_ARRIVING = 4  # files at once, each of which is on the disk until it is read
+MAX_CONNECTIONS = 64  # each is a thread; a browser has up to six
 CHUNK_BYTES = 2**20
 SILENCE_S = 30.0  # of a client, after which its connection is closed
+LINGER_S = 10.0  # what comes of a file that is refused is dropped for so long
 NOTHING = "default-src 'none'; frame-ancestors 'none'"
 
 
@@ -54,6 +61,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 class Server(ThreadingHTTPServer):
@@ -79,11 +94,49 @@ class Server(ThreadingHTTPServer):
         self.folder = folder
         self.local = is_loopback(host)
         self.workers = threading.Semaphore(num_cores())
+        self.arriving = threading.Semaphore(MAX_ARRIVING)
+        self._connections = threading.Semaphore(MAX_CONNECTIONS)
         self.clips = Clips(folder, self.workers)
         self.uploads: OrderedDict[str, Upload] = OrderedDict()
         name = os.path.basename(os.path.abspath(live.path))
         self.page = served_page(f"Search in {name}")
         super().__init__((host, port), Handler)
+        names = (host, self.server_name, socket.gethostname())
+        self._names = {name.lower() for name in names}
+
+    def answers_to(self, name: str) -> bool:
+        """Whether a request may call this machine so.
+
+        The name of a foreign site can be made to lead here, and its scripts then ask
+        for what they should not see (DNS rebinding); they do so under that name. An
+        address leads nowhere else, and of names only those count that are our own.
+        """
+        if self.local or is_loopback(name):
+            return is_loopback(name)
+        return name in self._names or _is_address(name)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve one connection more, if there are not too many."""
+        if self._connections.acquire(blocking=False):
+            super().process_request(request, client_address)
+            return
+        data = json.dumps({"error": BUSY})
+        answer = (
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(data)}\r\nConnection: close\r\n\r\n{data}"
+        )
+        with suppress(OSError):
+            request.sendall(answer.encode())
+            # What is left unread would take the answer back.
+            request.recv(CHUNK_BYTES, socket.MSG_DONTWAIT)
+        self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve it to its end."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._connections.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Who hangs up is no error; of others a line."""
@@ -106,6 +159,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """A file to search by."""
+        self._received = 0
         self._guarded(self._post)
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -119,6 +173,8 @@ class Handler(BaseHTTPRequestHandler):
             self._say(error.status, str(error))
         except Missing as error:
             self._say(HTTPStatus.NOT_FOUND, str(error))
+        except Busy as error:
+            self._say(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
         except VisxpError as error:
             self._say(HTTPStatus.BAD_REQUEST, str(error))
 
@@ -133,10 +189,10 @@ class Handler(BaseHTTPRequestHandler):
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             name = ""
-        if self.server.local and not is_loopback(name):
-            raise Refused(
-                HTTPStatus.FORBIDDEN, "this page answers to names of this machine only."
-            )
+        if not self.server.answers_to(name):
+            why = "this page answers to names of this machine only"
+            why += "" if self.server.local else "; start it with --host=NAME for others"
+            raise Refused(HTTPStatus.FORBIDDEN, f"{why}.")
         origin, site = (self.headers.get(x) for x in ("Origin", "Sec-Fetch-Site"))
         # To open the page by a link from elsewhere is fine, to use it is not.
         opened = self.command == "GET" and self._asked()[0] == "/"
@@ -207,19 +263,24 @@ class Handler(BaseHTTPRequestHandler):
         live = self.server.live
         if live.trained is None:
             raise VisxpError("a file from elsewhere needs the model: --workdir.")
+        with taken(self.server.arriving):
+            self._take(live.trained, asked)
+
+    def _take(self, trained: Trained, asked: dict[str, list[str]]) -> None:
+        """Read a file to search by, and keep what can be seen and heard in it."""
         name = "".join(asked.get("name", [])[-1:])[-255:]
         at_s = answers.number("".join(asked.get("at", ["0"])[-1:]))
         size = self._length()
         file = self.server.folder / f"{secrets.token_hex(8)}{_ending(name)}"
         try:
             self._receive(file, size)
-            encoder = live.trained.encoder
+            encoder = trained.encoder
             task = ExampleTask(file, at_s, encoder.size_px, encoder.spectrogram)
-            with self.server.workers:
+            with taken(self.server.workers, WAIT_S):
                 example = isolated(example_of, task)
         finally:
             file.unlink(missing_ok=True)
-        upload = Upload(name, at_s, live.vectors_of(example))
+        upload = Upload(name, at_s, self.server.live.vectors_of(example))
         key = secrets.token_urlsafe(9)
         self.server.uploads[key] = upload
         while len(self.server.uploads) > MAX_UPLOADS:
@@ -246,6 +307,7 @@ class Handler(BaseHTTPRequestHandler):
                     data = self.rfile.read(min(size, CHUNK_BYTES))
                     if not data:
                         raise VisxpError("the file did not arrive whole.")
+                    self._received += len(data)
                     file.write(data)
                     size -= len(data)
         except TimeoutError:
@@ -256,9 +318,20 @@ class Handler(BaseHTTPRequestHandler):
             ) from error
 
     def _say(self, status: HTTPStatus, why: str) -> None:
-        # What is left of the request is not read.
+        # What is left of the request is not used.
         self.close_connection = True
         self._json(status, {"error": why})
+        if self.command == "POST":
+            self._drop_rest()
+
+    def _drop_rest(self) -> None:
+        """Who is cut off while still sending would not see the answer."""
+        until = time.monotonic() + LINGER_S
+        text = self.headers.get("Content-Length", "")
+        left = int(text) - self._received if re.fullmatch("[0-9]{1,18}", text) else 0
+        while left > 0 and time.monotonic() < until:
+            data = self.rfile.read1(min(left, CHUNK_BYTES))
+            left = left - len(data) if data else 0
 
     def _json(self, status: HTTPStatus, value: Any) -> None:
         data = json.dumps(value, allow_nan=False).encode()

@@ -14,6 +14,7 @@ from visxp_jax.report.content import Clip, Hierarchy
 from visxp_jax.report.gallery import clock
 from visxp_jax.report.page import render_hierarchy
 from visxp_jax.report.trees import tree_of_rows
+from visxp_jax.search.catalogue import Hit
 from visxp_jax.types import Features
 
 CLIPS = 500
@@ -46,7 +47,7 @@ def hierarchy_page(now: Now, row: int) -> str:
                     label=None,
                     frame_jpeg=searcher.thumbnail(hit.row),
                     sound_wav=None,
-                    link="/#" + urlencode({"like": hit.path, "at": hit.start_s}),
+                    link=f"/#{urlencode(_asked(hit))}",
                 )
                 for hit in clips
             ],
@@ -59,3 +60,8 @@ def hierarchy_page(now: Now, row: int) -> str:
     of = f"{printable(Path(clips[0].path))} at {clock(clips[0].start_s)}"
     summary = {"around": of, "clips": f"{len(rows):,}, nearest by sight"}
     return render_hierarchy("Hierarchy", hierarchy, summary)
+
+
+def _asked(hit: Hit) -> dict[str, str | float]:
+    """The question what is like a clip, as the page's address has it."""
+    return {"like": hit.path, "at": hit.start_s, "from": hit.collection}

@@ -54,7 +54,8 @@ def find(args: argparse.Namespace) -> list[Hit]:
     model = partial(trained_for, store, args.workdir)
     finder = Finder(searcher, model)
     names = (str(args.like), source_of(Path(os.path.abspath(args.like))).name)
-    rows = [searcher.row(name, args.at) for name in names]
+    within = (*(args.collection or ()), None)
+    rows = [searcher.row(name, args.at, where) for where in within for name in names]
     row = next((row for row in rows if row is not None), None)
     if row is not None:
         vectors = finder.vectors(row)

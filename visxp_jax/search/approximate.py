@@ -112,7 +112,7 @@ class Approximate(Catalogue):
         Raises:
             VisxpError: usearch is not installed, no graph is there, or one is damaged.
         """
-        make, found = load_usearch(), list(store.rows())
+        make, found = load_usearch(), store.rows()
         super().__init__(found)
         self._parts = [_part(make, rows) for rows in found]
         if found and not any(part.graphs for part in self._parts):

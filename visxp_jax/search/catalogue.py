@@ -63,11 +63,24 @@ class Catalogue:
         """Number of clips."""
         return len(self.file)
 
-    def row(self, path: str, at_s: float | None) -> int | None:
-        """The clip of a file that a time is in, None for its first; None if none is."""
+    def row(
+        self, path: str, at_s: float | None, collection: str | None = None
+    ) -> int | None:
+        """A clip of a file.
+
+        Args:
+            path: Of the file.
+            at_s: A time that is in the clip; None for the first.
+            collection: That it belongs to; None for any, the one first added.
+
+        Returns:
+            Its number; None if there is none.
+        """
         if path not in self.names:
             return None
         here = self.file == self.names.index(path)
+        if collection is not None:
+            here &= self.allowed([collection])
         if at_s is not None:
             here &= (self._numbers["start_s"] <= at_s) & (at_s < self._numbers["end_s"])
         return int(np.argmax(here)) if here.any() else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from visxp_jax.feature_files import MODALITIES
 from visxp_jax.methods.avc import match_probability
 from visxp_jax.models.bind import Model
 from visxp_jax.search.catalogue import Catalogue, Hit
-from visxp_jax.search.store import Store
+from visxp_jax.search.store import Rows, Store
 
 # Rows compared at once: arrays of one shape, and a last one of a power of two, so that
 # little is compiled again when clips are added.
@@ -71,31 +72,45 @@ class Searcher(Catalogue):
     Takes 4 bytes for each number of a vector, of both modalities.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, before: "Searcher | None" = None) -> None:
         """Load it.
+
+        Args:
+            store: Of the clips.
+            before: Of the same store, earlier: blocks from its beginning on in which
+                nothing has changed are taken over. What is added comes at the end.
 
         Raises:
             VisxpError: the store is damaged.
         """
-        found = list(store.rows())
+        found = store.rows()
         super().__init__(found)
         self._blocks: dict[str, list[jax.Array]] = {}
         self._lengths: dict[str, np.ndarray] = {}
+        both = zip(found, before._found if before else (), strict=False)
+        same = takewhile(lambda pair: _same(*pair), both)
+        kept = sum(len(rows.stored) for rows, _ in same) // BLOCK
         for name in MODALITIES:
             self._blocks[name], self._lengths[name] = [], np.zeros((0, 1), np.float32)
+            if before and kept:
+                self._blocks[name] = before._blocks[name][:kept]
+                self._lengths[name] = before._lengths[name][: kept * BLOCK]
             if found:
-                self._load(name, [rows.vectors_of(name) for rows in found])
+                self._load(name, found, kept * BLOCK)
 
-    def _load(self, name: str, parts: list[np.ndarray]) -> None:
-        width = parts[0].shape[1]
-        lengths = [np.zeros((0, 1), np.float32)]
+    def _load(self, name: str, found: Sequence[Rows], loaded: int) -> None:
+        """Load the rest of a modality, of which so many clips are there."""
+        width = found[0].vectors[name].shape[1]
+        lengths = [self._lengths[name]]
         block, filled = np.zeros((BLOCK, width), np.float32), 0
 
         def put(rows: int) -> None:
             self._blocks[name].append(jnp.asarray(block[:rows].copy()))
             block[:] = 0
 
-        for part in parts:
+        for rows_of in found:
+            part = rows_of.vectors_of(name)[loaded:]
+            loaded = max(0, loaded - len(rows_of.stored))
             for first in range(0, len(part), BLOCK):
                 rows = part[first : first + BLOCK].astype(np.float32)
                 length = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -175,6 +190,11 @@ class Searcher(Catalogue):
             [self.clip(int(places[q, i]), float(best[q, i])) for i in order[q]]
             for q in range(len(queries))
         ]
+
+
+def _same(a: Rows, b: Rows) -> bool:
+    """Whether these are the same clips; those of a segment stay, or are taken out."""
+    return a.stamp == b.stamp and np.array_equal(a.stored, b.stored)
 
 
 def _filled(values: np.ndarray, size: int) -> np.ndarray:

@@ -3,7 +3,9 @@
 Loads no jax: foreign files are read in worker processes.
 """
 
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +15,9 @@ from av.error import FFmpegError
 from PIL import Image, ImageOps
 
 from visxp_jax.audio.spectrogram import Spectrogram
-from visxp_jax.container import MAX_PIXELS, MediaError, opened
-from visxp_jax.media import MIN_SOUND_SHARE, read_clips
+from visxp_jax.container import MAX_PIXELS, MediaError, check_file, opened
+from visxp_jax.media import MIN_SOUND_SHARE, Clip, read_clips
+from visxp_jax.seeking import LEAD_S
 from visxp_jax.tracks import SoundTrack
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -55,11 +58,27 @@ def read_example(
         return Example(
             None, spectrogram.log_mel(read_sound(path, int(at_s), spectrogram))
         )
-    for clip in read_clips(path, size_px=size_px, spectrogram=spectrogram):
-        if clip.start_s <= at_s < clip.end_s:
-            return Example(clip.frame, clip.log_mel if clip.has_audio else None)
-        on_second()
-    raise MediaError(path, f"no whole second at {at_s:g} s")
+    second = int(at_s)
+
+    def found(from_s: int) -> Clip | None:
+        clips = read_clips(
+            path, size_px=size_px, spectrogram=spectrogram, from_s=from_s
+        )
+        for clip in clips:
+            if clip.start_s == second:
+                return clip
+            on_second()
+        return None
+
+    clip = None
+    if second > 1:
+        with suppress(MediaError):
+            clip = found(second - 1)
+    if clip is None or clip.partial:  # the whole of it may have more
+        clip = found(0)
+    if clip is None:
+        raise MediaError(path, f"no whole second at {at_s:g} s")
+    return Example(clip.frame, clip.log_mel if clip.has_audio else None)
 
 
 def read_picture(path: Path, size_px: int) -> np.ndarray:
@@ -68,17 +87,21 @@ def read_picture(path: Path, size_px: int) -> np.ndarray:
     Raises:
         MediaError: it is no picture, or over a limit.
     """
+    check_file(path)
+    over = f"over the limit of {MAX_PIXELS} pixels"
     try:
-        with Image.open(path, formats=PICTURE_FORMATS) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=PICTURE_FORMATS)
+        with image:
             if image.width * image.height > MAX_PIXELS:
-                size = f"{image.width} x {image.height}"
-                raise MediaError(path, f"over the limit of {MAX_PIXELS} pixels: {size}")
+                raise MediaError(path, f"{over}: {image.width} x {image.height}")
             rgb = ImageOps.exif_transpose(image).convert("RGB")
-    except FileNotFoundError as error:
-        raise MediaError(path, "no such file") from error
     except MediaError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise MediaError(path, over) from error
+    except (OSError, SyntaxError, ValueError) as error:
         raise MediaError(path, "not a readable picture") from error
     return np.array(rgb.resize((size_px, size_px), Image.Resampling.BILINEAR))
 
@@ -102,16 +125,16 @@ def read_sound(path: Path, second: int, spectrogram: Spectrogram) -> np.ndarray:
         track = SoundTrack(
             rate_hz=spectrogram.rate_hz, start_s=(stream.start_time or 0) * base
         )
-        passed = 0
+        track.forget(second)
+        from_s = float((stream.start_time or 0) * base) + second - LEAD_S
         try:
             for packet in container.demux(stream):
+                if packet.pts is not None and packet.pts * base < from_s:
+                    continue
                 try:
                     track.decode(packet)
                 except (FFmpegError, ValueError):
                     track.fault()
-                while passed < second and passed + 1 <= track.position_s:
-                    track.take(passed)
-                    passed += 1
                 if track.position_s >= second + 1:
                     break
         except FFmpegError:

@@ -6,6 +6,8 @@
 Each change writes what it needs beside what is there, waits until that is on the disk,
 and then replaces index.json in one step: whoever is stopped in between, by a signal or
 a power cut, leaves the index as it was before, and what `add` has returned from stays.
+A reader that finds its segments gone reads index.json again, and goes on with what it
+names now.
 """
 
 import json
@@ -15,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +37,8 @@ STAMPS = b"stamps"  # of feature files, by the videos in them
 # Feature files are put together to segments of so many clips or a few more: a segment
 # is in memory while it is written, and there should be few.
 CLIPS_PER_SEGMENT = 2**18
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class Rows(NamedTuple):
             that it was written with; on the disk until they are looked at.
         thumbnails: JPEGs of the same, likewise.
         folder: Of the segment.
+        stamp: No other segment has it, nor one of another index in this place.
     """
 
     collection: str
@@ -88,6 +93,7 @@ class Rows(NamedTuple):
     vectors: dict[str, np.ndarray]
     thumbnails: pa.ChunkedArray
     folder: Path
+    stamp: str
 
     def vectors_of(self, modality: str) -> np.ndarray:
         """Those of the clips that count, float16 [n, d]."""
@@ -144,18 +150,34 @@ class Store:
         """Number of clips that count."""
         return sum(rows.table.num_rows for rows in self.rows(vectors=False))
 
-    def rows(self, *, vectors: bool = True) -> Iterator[Rows]:
+    def rows(self, *, vectors: bool = True) -> list[Rows]:
         """Clips that count, segment by segment.
 
         Raises:
             VisxpError: a file of a segment is missing or damaged.
         """
-        for segment in self.manifest.segments:
-            yield self._segment(segment, vectors=vectors)
+        return self._now(
+            lambda: [
+                self._segment(segment, vectors=vectors)
+                for segment in self.manifest.segments
+            ]
+        )
+
+    def _now(self, read: Callable[[], T]) -> T:
+        """What is read of segments; again if others have replaced them meanwhile."""
+        while True:
+            manifest = self.manifest
+            try:
+                return read()
+            except VisxpError:
+                self.manifest = self._read()
+                if self.manifest == manifest:
+                    raise
 
     def _segment(self, segment: Segment, *, vectors: bool) -> Rows:
         folder = self.path / "segments" / segment.name
         try:
+            found = (folder / ROWS).stat()
             table = pq.read_table(folder / ROWS)
             arrays = {
                 name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
@@ -174,7 +196,9 @@ class Store:
             paths = table["path"].to_pylist()
             stored = np.flatnonzero([path not in gone for path in paths])
             table = table.take(stored)
-        return Rows(segment.collection, table, stored, arrays, thumbnails, folder)
+        stamp = f"{folder} {found.st_ino} {found.st_mtime_ns}"
+        what = table, stored, arrays, thumbnails, folder, stamp
+        return Rows(segment.collection, *what)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -223,7 +247,7 @@ class Store:
             VisxpError: a file is no such one, or of other weights than the index. Those
                 saved before it stay.
         """
-        known = self._stamps(collection)
+        known = self._now(lambda: self._stamps(collection))
         clips, unchanged, waiting = 0, 0, []
         for path in features:
             stamp = _stamp(path)
