@@ -113,6 +113,8 @@ def test_a_file_of_two_collections_is_that_of_the_one_asked_for(made, capsys, tm
     hits = json.loads(capsys.readouterr().out)
     assert {hit["collection"] for hit in hits} == {"b"}
     assert len(hits) == 14  # all but itself
+    assert search.main(["find", index, *like[:2], "-k", "40", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 28  # nor its copy
 
 
 def test_files_are_taken_out_by_name(made, tmp_path, capsys):
@@ -146,6 +148,10 @@ def test_mistakes_are_one_line(made, tmp_path, capsys):
             ["find", index, f"--like={other}", "--collection=al"],
             "got 'al'; there is 'al",
         ),
+        (["find", index, f"--like={made / '0.mp4'}", "--at=500"], "clip in the index"),
+        (["find", str(tmp_path / "no"), f"--like={other}"], "must be an index, got"),
+        (["remove", str(tmp_path / "no"), "a.mp4"], "must be an index, got none"),
+        (["show", str(tmp_path / "no")], "must be an index, got none there"),
         (["remove", index, "none.mp4"], "has none of the 1 files"),
         (["add", index, str(other)], "must be a .parquet file"),
     ):
@@ -153,6 +159,7 @@ def test_mistakes_are_one_line(made, tmp_path, capsys):
         told = capsys.readouterr().err
         assert line in told
         assert told.count("\n") == 1
+    assert not (tmp_path / "no").exists()
 
 
 def test_pictures_are_turned_upright(tmp_path):

@@ -11,9 +11,8 @@ from visxp_jax.page.live import Now
 from visxp_jax.report.gallery import clock
 from visxp_jax.report.markup import shown
 from visxp_jax.search import browse
-from visxp_jax.search.catalogue import Hit
+from visxp_jax.search.catalogue import SENSES, Hit
 from visxp_jax.search.exact import Searcher
-from visxp_jax.search.finder import MODALITIES
 
 RESULTS = 60
 OF_FILE = 240  # of longer files every other second, or fewer
@@ -196,6 +195,6 @@ def number(text: str) -> float:
 
 def _side(one: Mapping[str, str], name: str) -> str | None:
     value = one.get(name)
-    if value is not None and value not in MODALITIES:
+    if value is not None and value not in SENSES:
         raise VisxpError(f"{name} must be sight or sound, got {value[:20]!r}.")
     return value

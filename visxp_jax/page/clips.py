@@ -9,9 +9,10 @@ from pathlib import Path
 from data_prep.sources import path_of
 from visxp_jax.errors import VisxpError
 from visxp_jax.page.answers import Missing
-from visxp_jax.page.places import taken
-from visxp_jax.page.reading import WAIT_S, CutTask, cut_of, isolated
+from visxp_jax.page.cut import CutTask, cut_of
+from visxp_jax.page.places import WAIT_S, taken
 from visxp_jax.search.catalogue import Hit
+from visxp_jax.search.isolated import isolated
 
 AFTER_S = 4.0  # of a clip, that are played as well
 MAX_SHOT_S = 20.0  # of longer shots only the clip and what comes after it

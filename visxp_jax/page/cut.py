@@ -5,13 +5,14 @@ import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
+from data_prep.pool import Beat
 from visxp_jax.clock import Clock
 from visxp_jax.container import (
     MAX_PIXELS,
@@ -32,6 +33,24 @@ LAG_S = 1.0
 # A first picture so late is of a key frame that should not have been the first.
 LATE_S = 1.0
 PACKETS_PER_BEAT = 1_000
+
+
+class CutTask(NamedTuple):
+    """A part of a file to play."""
+
+    path: Path
+    from_s: float
+    to_s: float
+    out: Path
+
+
+def cut_of(task: CutTask, beat: Beat) -> Path | str:
+    """Runs in a worker; a text says why there is none."""
+    try:
+        write_cut(task.path, task.out, task.from_s, task.to_s, beat=beat)
+    except MediaError as error:
+        return error.reason
+    return task.out
 
 
 def write_cut(

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from visxp_jax.errors import VisxpError
 
+WAIT_S = 30.0  # for a worker
 BUSY = "the page is busy; try again in a moment."
 
 

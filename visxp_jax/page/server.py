@@ -28,10 +28,10 @@ from visxp_jax.page.answers import Missing, Upload
 from visxp_jax.page.clips import Clips
 from visxp_jax.page.live import LiveIndex, Now
 from visxp_jax.page.markup import SERVED, served_page, strict
-from visxp_jax.page.places import BUSY, Busy, taken
-from visxp_jax.page.reading import WAIT_S, ExampleTask, example_of, isolated
+from visxp_jax.page.places import BUSY, WAIT_S, Busy, taken
 from visxp_jax.page.tree import hierarchy_page
 from visxp_jax.report.markup import OFFLINE
+from visxp_jax.search.isolated import ExampleTask, example_of, isolated
 from visxp_jax.weights import Trained
 
 MAX_UPLOAD_BYTES = 512 * 2**20

@@ -28,11 +28,7 @@ from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
 from visxp_jax.progress import progress_bar
 from visxp_jax.report.gallery import clock
-from visxp_jax.search.approximate import Approximate, build
-from visxp_jax.search.catalogue import Hit
-from visxp_jax.search.exact import Searcher
-from visxp_jax.search.finder import MODALITIES, Finder, trained_for
-from visxp_jax.search.query import vectors_of
+from visxp_jax.search.catalogue import SENSES, Hit
 from visxp_jax.search.store import Store
 
 
@@ -42,7 +38,13 @@ def find(args: argparse.Namespace) -> list[Hit]:
     Raises:
         VisxpError: the file cannot be used, or something is missing that is needed.
     """
-    store = Store(args.index)
+    # Late, for the worker process, which imports this module and reads files only.
+    from visxp_jax.search.approximate import Approximate
+    from visxp_jax.search.exact import Searcher
+    from visxp_jax.search.finder import Finder, trained_for
+    from visxp_jax.search.query import vectors_of
+
+    store = Store.existing(args.index)
     searcher = Approximate(store) if args.approximate else Searcher(store)
     known = {segment.collection for segment in store.manifest.segments}
     if unknown := sorted(set(args.collection or ()) - known):
@@ -57,13 +59,17 @@ def find(args: argparse.Namespace) -> list[Hit]:
     within = (*(args.collection or ()), None)
     rows = [searcher.row(name, args.at, where) for where in within for name in names]
     row = next((row for row in rows if row is not None), None)
-    if row is not None:
-        vectors = finder.vectors(row)
-    else:
-        vectors = vectors_of(
-            model(f"{args.like}, not in the index,"), args.like, args.at
+    if row is None and any(searcher.row(name, None) is not None for name in names):
+        raise VisxpError(
+            f"{printable(args.like)} must have a clip in the index at --at, got "
+            f"{args.at:g} s."
         )
     try:
+        if row is not None:
+            vectors = finder.vectors(row)
+        else:
+            trained = model("what is not in the index")
+            vectors = vectors_of(trained, args.like, args.at)
         return finder.find(
             vectors,
             by=args.by,
@@ -120,14 +126,16 @@ def run(args: argparse.Namespace) -> None:
     if args.verb == "add":
         add(args.index, args.features, args.collection)
     elif args.verb == "remove":
-        count = Store(args.index).delete(args.files, args.collection)
+        count = Store.existing(args.index).delete(args.files, args.collection)
         print(f"{count} clips removed")
     elif args.verb == "compact":
-        Store(args.index).compact()
+        Store.existing(args.index).compact()
     elif args.verb == "graph":
-        print(f"{build(Store(args.index))} segments got a graph")
+        from visxp_jax.search.approximate import build
+
+        print(f"{build(Store.existing(args.index))} segments got a graph")
     elif args.verb == "show":
-        show(Store(args.index))
+        show(Store.existing(args.index))
     else:
         if not args.at >= 0:
             raise VisxpError(f"--at must be 0 or more seconds, got {args.at:g}.")
@@ -168,8 +176,8 @@ def parser() -> Parser:
         help="picture, sound, video, or a file of it",
     )
     search.add_argument("--at", type=float, default=0.0, metavar="S", help="its second")
-    search.add_argument("--by", choices=MODALITIES, help="of --like; default: sight")
-    search.add_argument("--find", choices=MODALITIES, help="default: the same")
+    search.add_argument("--by", choices=SENSES, help="of --like; default: sight")
+    search.add_argument("--find", choices=SENSES, help="default: the same")
     search.add_argument("--workdir", type=Path, help="of the model")
     search.add_argument("--collection", action="append", help="only in these")
     search.add_argument(

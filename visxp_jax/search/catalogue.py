@@ -8,6 +8,7 @@ import numpy as np
 
 from visxp_jax.search.store import Rows
 
+SENSES = {"sight": "video", "sound": "audio"}  # what people call the modalities
 NUMBERS = ("start_s", "end_s", "shot_start_s", "shot_end_s", "agreement")
 
 
@@ -84,6 +85,11 @@ class Catalogue:
         if at_s is not None:
             here &= (self._numbers["start_s"] <= at_s) & (at_s < self._numbers["end_s"])
         return int(np.argmax(here)) if here.any() else None
+
+    def copies(self, row: int) -> np.ndarray:
+        """Clips of the same second of the same file, in any collection, bool [n]."""
+        start_s = self._numbers["start_s"]
+        return (self.file == self.file[row]) & (start_s == start_s[row])
 
     def thumbnail(self, row: int) -> bytes:
         """JPEG of a clip; none if there is no picture."""

@@ -8,12 +8,10 @@ import numpy as np
 
 from visxp_jax.errors import VisxpError
 from visxp_jax.search.approximate import Approximate
-from visxp_jax.search.catalogue import Hit
+from visxp_jax.search.catalogue import SENSES, Hit
 from visxp_jax.search.exact import Searcher, cosines, match_scores
 from visxp_jax.search.store import Store
 from visxp_jax.weights import Trained, load_weights
-
-MODALITIES = {"sight": "video", "sound": "audio"}
 
 
 def trained_for(store: Store, workdir: Path | None, what: str) -> Trained:
@@ -52,7 +50,7 @@ class Finder:
 
     def vectors(self, row: int) -> dict[str, np.ndarray]:
         """What there is of a clip, float32 [d] by 'video' and 'audio'."""
-        found = {m: self.searcher.vector(row, m) for m in MODALITIES.values()}
+        found = {m: self.searcher.vector(row, m) for m in SENSES.values()}
         return {name: x for name, x in found.items() if x is not None}
 
     def find(
@@ -72,7 +70,8 @@ class Finder:
             vectors: Of that one, by 'video' and 'audio'.
             by: 'sight' or 'sound' of it; None for sight if there is any.
             find: 'sight' or 'sound' of others; None for the same.
-            row: Its own, if it is in the index: it is most like itself.
+            row: Its own, if it is in the index: it is most like itself, which is left
+                out, as are its copies in other collections.
             k: Number of clips.
             collections: Only in these; None for all.
             once: Only the best clip of each file.
@@ -80,14 +79,14 @@ class Finder:
         Raises:
             VisxpError: it has no such modality, or the model lacks what is needed.
         """
-        asked = MODALITIES[by] if by else next(iter(vectors), "")
+        asked = SENSES[by] if by else next(iter(vectors), "")
         if asked not in vectors:
             raise VisxpError(f"there is no {by or 'content'} to search by.")
-        wanted = MODALITIES[find] if find else asked
+        wanted = SENSES[find] if find else asked
         scores = cosines if wanted == asked else self._scores(wanted)
         allowed = self.searcher.allowed(collections)
         if row is not None and wanted == asked:
-            allowed[row] = False
+            allowed &= ~self.searcher.copies(row)
 
         def best(number: int) -> list[Hit]:
             (hits,) = self.searcher.search(

@@ -5,7 +5,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from visxp_jax.search.reading import Example, read_example
+from visxp_jax.search.isolated import ExampleTask, example_of, isolated
+from visxp_jax.search.reading import Example
 from visxp_jax.weights import Trained
 
 
@@ -18,15 +19,11 @@ def vectors_of(trained: Trained, path: Path, at_s: float) -> dict[str, np.ndarra
         at_s: In the second that this time is in; of no meaning for pictures.
 
     Raises:
-        MediaError: the file cannot be used, or ends before.
+        VisxpError: the file cannot be used, or ends before.
     """
-    example = read_example(
-        path,
-        at_s,
-        size_px=trained.encoder.size_px,
-        spectrogram=trained.spectrogram,
-    )
-    return encoded(trained, example)
+    encoder = trained.encoder
+    task = ExampleTask(path, at_s, encoder.size_px, encoder.spectrogram)
+    return encoded(trained, isolated(example_of, task))
 
 
 def encoded(trained: Trained, example: Example) -> dict[str, np.ndarray]:

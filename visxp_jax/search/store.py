@@ -120,6 +120,20 @@ class Store:
         self.path = path
         self.manifest = self._read()
 
+    @classmethod
+    def existing(cls, path: Path) -> "Store":
+        """One that is there.
+
+        Raises:
+            VisxpError: there is none, or it is damaged.
+        """
+        store = cls(path)
+        if not (path / MANIFEST).exists():
+            raise VisxpError(
+                f"{path} must be an index, got none there; `visxp search add` makes it."
+            )
+        return store
+
     def _read(self) -> Manifest:
         file = self.path / MANIFEST
         try:
@@ -236,7 +250,8 @@ class Store:
     ) -> Added:
         """Take in feature files; videos that the collection has already are replaced.
 
-        A feature file that is in it, and has not changed since, is left out.
+        A feature file that is in it, and has not changed since, is left out. Of several
+        of one video the last counts.
 
         Args:
             features: From `python -m visxp_jax.extract`.
@@ -250,15 +265,18 @@ class Store:
         known = self._now(lambda: self._stamps(collection))
         clips, unchanged, waiting = 0, 0, []
         for path in features:
-            stamp = _stamp(path)
+            stamp, found = _stamp(path), None
             if stamp in known:
-                unchanged += 1
-                continue
-            found = feature_files.read(path)
-            self._check_model(path, str(found.about["model_sha256"]))
-            videos = _videos(found)
-            # A video that comes twice counts once, as it came last.
+                videos = set(known[stamp])
+            else:
+                found = feature_files.read(path)
+                self._check_model(path, str(found.about["model_sha256"]))
+                videos = _videos(found)
+            before = len(waiting)
             waiting = [one for one in waiting if not videos & _videos(one[1])]
+            if found is None:
+                unchanged += 1 + before - len(waiting)
+                continue
             waiting.append((stamp, found))
             if sum(len(x.table) for _, x in waiting) >= CLIPS_PER_SEGMENT:
                 saved(self._add(waiting, collection))

@@ -1,6 +1,7 @@
-"""What workers do for the page: read a file to search by, cut a clip to play.
+"""Foreign files are read in worker processes, which may crash, hang or eat memory.
 
-Loads no jax. What comes back is told apart by its type: a text says why there is none.
+Loads no jax, nor do the workers. What comes back is told apart by its type: a text says
+why there is none.
 """
 
 import time
@@ -12,14 +13,12 @@ from data_prep.pool import Beat, Failure, run_isolated
 from visxp_jax.audio.spectrogram import PRESETS
 from visxp_jax.container import MediaError
 from visxp_jax.errors import VisxpError
-from visxp_jax.page.cut import write_cut
 from visxp_jax.search.reading import Example, read_example
 
 # A file of which nothing more is read for so long is given up.
 TIMEOUT_S = 60.0
 # So is one that takes so long altogether: its second may be hours from its start.
 LIMIT_S = 120.0
-WAIT_S = 30.0  # for a worker
 
 T = TypeVar("T")
 
@@ -31,15 +30,6 @@ class ExampleTask(NamedTuple):
     at_s: float
     size_px: int
     spectrogram: str
-
-
-class CutTask(NamedTuple):
-    """A part of a file to play."""
-
-    path: Path
-    from_s: float
-    to_s: float
-    out: Path
 
 
 def example_of(task: ExampleTask, beat: Beat) -> Example | str:
@@ -54,15 +44,6 @@ def example_of(task: ExampleTask, beat: Beat) -> Example | str:
         )
     except MediaError as error:
         return error.reason
-
-
-def cut_of(task: CutTask, beat: Beat) -> Path | str:
-    """Runs in a worker."""
-    try:
-        write_cut(task.path, task.out, task.from_s, task.to_s, beat=beat)
-    except MediaError as error:
-        return error.reason
-    return task.out
 
 
 def isolated(function: Callable[[Any, Beat], T | str], task: Any) -> T:
