@@ -12,7 +12,7 @@ from visxp_jax.media import printable
 
 
 @dataclass
-class Row:
+class VideoRow:
     """What became of one input file.
 
     Attributes:
@@ -61,10 +61,10 @@ class Row:
         return self.clips > self.no_audio + self.silent
 
 
-COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
+COLUMNS = tuple(field.name for field in dataclasses.fields(VideoRow))
 
 
-def manifest_csv(rows: Iterable[Row]) -> str:
+def manifest_csv(rows: Iterable[VideoRow]) -> str:
     """The manifest as text, sorted by file."""
     text = io.StringIO()
     # Text is quoted, so that a carriage return in a name ends no row.
@@ -77,7 +77,7 @@ def manifest_csv(rows: Iterable[Row]) -> str:
     return text.getvalue()
 
 
-def summary(rows: list[Row]) -> str:
+def summary(rows: list[VideoRow]) -> str:
     """A few lines for people."""
     kept = [row for row in rows if row.status != "skipped"]
     skipped = defaultdict(list)

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from data_prep.manifest import Row
+from data_prep.manifest import VideoRow
 from data_prep.pool import Beat, Failure
 from data_prep.sources import Source
 from visxp_jax.atomic import write_whole
@@ -71,7 +71,7 @@ class PartTask(NamedTuple):
         return self.folder / f"{self.source.key}.parquet"
 
 
-def write_part(task: PartTask, beat: Beat) -> Row:
+def write_part(task: PartTask, beat: Beat) -> VideoRow:
     """Write the clips of one video and its row; runs in a worker.
 
     Returns:
@@ -80,12 +80,14 @@ def write_part(task: PartTask, beat: Beat) -> Row:
     try:
         row = _write_clips(task, beat)
     except MediaError as error:
-        row = Row(task.source.name, "skipped", error.reason, label=task.source.label)
+        row = VideoRow(
+            task.source.name, "skipped", error.reason, label=task.source.label
+        )
     write_row(task, row)
     return row
 
 
-def write_failure(task: PartTask, failure: Failure) -> Row:
+def write_failure(task: PartTask, failure: Failure) -> VideoRow:
     """Write and return the row of a file whose worker failed.
 
     Raises:
@@ -97,19 +99,19 @@ def write_failure(task: PartTask, failure: Failure) -> Row:
             "choose another --out, then run the same command again."
         )
     source = task.source
-    row = Row(source.name, "skipped", failure.reason, label=source.label)
+    row = VideoRow(source.name, "skipped", failure.reason, label=source.label)
     write_row(task, row)
     return row
 
 
-def write_row(task: PartTask, row: Row) -> None:
+def write_row(task: PartTask, row: VideoRow) -> None:
     """Note that a video is done with, and from which state of the file."""
     stamp = {"num_bytes": task.source.num_bytes, "mtime_ns": task.source.mtime_ns}
     text = json.dumps({"row": dataclasses.asdict(row), **stamp})
     write_whole(task.part.with_suffix(".json"), text)
 
 
-def read_row(task: PartTask) -> Row | None:
+def read_row(task: PartTask) -> VideoRow | None:
     """The row of a video that is done with; None if it is not, or has changed since.
 
     None as well where a power cut left half a part.
@@ -117,7 +119,7 @@ def read_row(task: PartTask) -> Row | None:
     try:
         done = json.loads(task.part.with_suffix(".json").read_text(encoding="utf-8"))
         stamp = (done["num_bytes"], done["mtime_ns"])
-        row = Row(**done["row"])
+        row = VideoRow(**done["row"])
         if row.status != "skipped":
             pq.read_metadata(task.part)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
@@ -157,7 +159,7 @@ def _read_shots(task: PartTask) -> list[list[float]]:
     return json.loads((pq.read_metadata(task.part).metadata or {}).get(SHOTS, b"[]"))
 
 
-def _write_clips(task: PartTask, beat: Beat) -> Row:
+def _write_clips(task: PartTask, beat: Beat) -> VideoRow:
     path = task.source.path
     info, report = probe(path), ReadReport()
     detector = None
@@ -165,7 +167,7 @@ def _write_clips(task: PartTask, beat: Beat) -> Row:
         from visxp_jax.shots import ShotDetector
 
         detector = ShotDetector(Fraction(info.fps).limit_denominator())
-    row = Row(
+    row = VideoRow(
         task.source.name,
         "kept",
         label=task.source.label,

@@ -9,7 +9,7 @@ import apache_beam as beam  # pyright: ignore
 
 from data_prep import builder
 from data_prep.builder import Video, examples_of
-from data_prep.manifest import Row
+from data_prep.manifest import VideoRow
 from data_prep.parts import PartTask, read_row, write_failure, write_part
 from data_prep.pool import Failure, IsolatedProcess
 from visxp_jax.errors import VisxpError
@@ -18,7 +18,7 @@ from visxp_jax.media import printable
 
 def write_parts(
     tasks: list[PartTask], options: Any, *, timeout_s: float
-) -> Iterator[tuple[PartTask, Row]]:
+) -> Iterator[tuple[PartTask, VideoRow]]:
     """Stage 1: a video is an element, and its result a file in the folder of parts.
 
     Args:

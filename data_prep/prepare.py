@@ -24,7 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from data_prep.manifest import Row, manifest_csv, summary
+from data_prep.manifest import VideoRow, manifest_csv, summary
 from data_prep.parts import PartTask, read_row, write_failure, write_part
 from data_prep.pool import Failure, run_isolated
 from data_prep.sources import find_sources, fingerprint
@@ -243,13 +243,13 @@ def _write_parts(
     timeout_s: float,
     progress: bool,
     beam_options: Any,
-) -> list[Row]:
+) -> list[VideoRow]:
     """Stage 1; the rows are in the order of the tasks."""
-    rows: dict[str, Row] = {}
+    rows: dict[str, VideoRow] = {}
     for task in tasks:
         if task.source.hidden:
             why = "hidden: its name begins with a dot"
-            rows[task.source.key] = Row(task.source.name, "skipped", why)
+            rows[task.source.key] = VideoRow(task.source.name, "skipped", why)
         elif row := read_row(task):
             rows[task.source.key] = row
     to_do = [task for task in tasks if task.source.key not in rows]
@@ -289,7 +289,7 @@ def _write_parts(
 
 def _write_dataset(
     tasks: list[PartTask],
-    rows: list[Row],
+    rows: list[VideoRow],
     out: Path,
     options: dict[str, Any],
     *,

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_prep.builder import NAME, Video, read_index
-from data_prep.manifest import Row, manifest_csv
+from data_prep.manifest import VideoRow, manifest_csv
 from data_prep.parts import PartTask, read_part
 from data_prep.splits import assign_splits
 from visxp_jax.atomic import write_whole
@@ -28,7 +28,7 @@ _PACKAGES = ("av", "numpy", "pillow", "librosa", "pyarrow", "tensorflow-datasets
 
 def write_dataset(
     tasks: list[PartTask],
-    rows: list[Row],
+    rows: list[VideoRow],
     out: Path,
     options: dict[str, Any],
     *,
@@ -108,7 +108,7 @@ def write_dataset(
     write_whole(out / PREPARED, json.dumps(prepared, indent=2))
 
 
-def _check_index(index: pa.Table, rows: list[Row]) -> None:
+def _check_index(index: pa.Table, rows: list[VideoRow]) -> None:
     """What is in the shards must be what the parts held, each clip once."""
     expected = {row.file: row.clips for row in rows}
     found: dict[str, int] = {}

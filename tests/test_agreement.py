@@ -8,7 +8,7 @@ import pytest
 from tests.report.browser import needs_browser, seen
 from tests.report.test_page import HOSTILE, Page
 from visxp_jax import agreement
-from visxp_jax.feature_files import Row, Writer
+from visxp_jax.feature_files import ClipRow, Writer
 from visxp_jax.report.agreement import course_text
 
 # As extraction names files.
@@ -29,7 +29,7 @@ def features(tmp_path) -> Path:
         writer = Writer(folder, f"{at}")
         for i, value in enumerate(values):
             heard = value is not None
-            row = Row(path, float(i), i + 1.0, i + 0.5, heard, False, False)
+            row = ClipRow(path, float(i), i + 1.0, i + 0.5, heard, False, False)
             row = row._replace(agreement=value, thumbnail=f"{at}-{i}".encode())
             writer.add(row, {"video": np.ones(2), "audio": np.ones(2)})
         writer.finish({"model_sha256": "f" * 64, "model": "runs/x"})
@@ -110,7 +110,7 @@ def test_hostile_names_stay_text(features, tmp_path):
 
 def test_mistakes_are_one_line(features, tmp_path, capsys):
     writer = Writer(tmp_path, "plain")
-    row = Row("a.mp4", 0.0, 1.0, 0.5, True, False, False)
+    row = ClipRow("a.mp4", 0.0, 1.0, 0.5, True, False, False)
     writer.add(row, {"video": np.ones(2), "audio": np.ones(2)})
     writer.finish({"model_sha256": "f" * 64})
     (tmp_path / "empty").mkdir()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from visxp_jax.errors import VisxpError
-from visxp_jax.feature_files import Row, Writer, about_of, file_name, files_of, read
+from visxp_jax.feature_files import ClipRow, Writer, about_of, file_name, files_of, read
 
-ROW = Row("a.mp4", 1.0, 2.0, 1.5, True, False, False)
+ROW = ClipRow("a.mp4", 1.0, 2.0, 1.5, True, False, False)
 VECTORS = {"video": np.arange(3.0), "audio": np.ones(2)}
 
 

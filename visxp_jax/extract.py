@@ -30,7 +30,7 @@ from tqdm import tqdm
 from visxp_jax import __version__
 from visxp_jax.command_line import Parser, command
 from visxp_jax.errors import VisxpError
-from visxp_jax.feature_files import Row, Writer, about_of, file_name
+from visxp_jax.feature_files import ClipRow, Writer, about_of, file_name
 from visxp_jax.media import printable
 from visxp_jax.progress import progress_bar
 from visxp_jax.streams import groups, read_ahead
@@ -47,11 +47,11 @@ THUMBNAIL_PX = 128
 PACKAGES = ("jax", "av", "numpy", "pillow")
 
 
-class Clip(NamedTuple):
+class Decoded(NamedTuple):
     """One second of a video, as it is read."""
 
     source: "Source"
-    row: Row
+    row: ClipRow
     frame: np.ndarray  # uint8 [h, w, 3]
     log_mel: np.ndarray  # float16 [m, f]
 
@@ -60,7 +60,7 @@ class End(NamedTuple):
     """There are no more clips of a video."""
 
     source: "Source"
-    row: "manifest.Row"  # what became of it
+    row: "manifest.VideoRow"  # what became of it
     unread: bool  # it may be there again, or give more, another time
 
 
@@ -68,7 +68,7 @@ class Encoded(NamedTuple):
     """A clip with its vectors, float32 [d] by modality."""
 
     source: "Source"
-    row: Row
+    row: ClipRow
     vectors: dict[str, np.ndarray]
 
 
@@ -79,7 +79,7 @@ def read_files(
     shots: bool,
     timeout_s: float,
     stopped: Callable[[], bool] = lambda: False,
-) -> Generator[Clip | End]:
+) -> Generator[Decoded | End]:
     """Clips of videos: those of one in the order of time, then its end.
 
     Frames pass through JPEG and log-mels through float16, as those the model was
@@ -112,17 +112,19 @@ def read_files(
                         f"cannot write clips to {scratch}: {result.error}; free space "
                         "there, or set TMPDIR to another place."
                     )
-                result = manifest.Row(source.name, "skipped", result.reason)
+                result = manifest.VideoRow(source.name, "skipped", result.reason)
             if result.status != "skipped":
                 for clip, frame, log_mel in read_clips_of(task):
-                    values = {key: clip[key] for key in Row._fields if key in clip}
-                    yield Clip(source, Row(source.name, **values), frame, log_mel)
+                    values = {key: clip[key] for key in ClipRow._fields if key in clip}
+                    yield Decoded(
+                        source, ClipRow(source.name, **values), frame, log_mel
+                    )
             task.part.unlink(missing_ok=True)
             yield End(source, result, unread)
 
 
 def encode(
-    trained: "Trained", items: Iterable[Clip | End], *, batch_size: int
+    trained: "Trained", items: Iterable[Decoded | End], *, batch_size: int
 ) -> Iterator[Encoded | End]:
     """Vectors of clips, in batches of one fixed shape filled across videos.
 
@@ -150,12 +152,12 @@ def encode(
     match = None
     if "avc" in trained.heads:
         match = jax.jit(partial(match_probability, trained.model))
-    waiting: deque[list[Clip | End]] = deque()  # what a batch was made of
+    waiting: deque[list[Decoded | End]] = deque()  # what a batch was made of
 
     def batches() -> Iterator[Batch]:
-        for group in groups(items, size, Clip):
+        for group in groups(items, size, Decoded):
             waiting.append(group)
-            clips = [item for item in group if isinstance(item, Clip)]
+            clips = [item for item in group if isinstance(item, Decoded)]
             if clips:
                 yield _batch(clips, size)
 
@@ -183,7 +185,7 @@ def encode(
             yield item
 
 
-def _batch(clips: list[Clip], size: int) -> Batch:
+def _batch(clips: list[Decoded], size: int) -> Batch:
     from visxp_jax.data.reader import filled
 
     n = len(clips)

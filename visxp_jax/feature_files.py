@@ -26,7 +26,7 @@ MAX_STEM = 80
 ROWS_PER_GROUP = 512  # held in memory, 8 KB each
 
 
-class Row(NamedTuple):
+class ClipRow(NamedTuple):
     """One clip of one video, but for its vectors."""
 
     path: str
@@ -50,10 +50,10 @@ TYPES = {
     "agreement": pa.float32(),
     "thumbnail": pa.binary(),
 }
-PLAIN = pa.schema([(name, TYPES[name]) for name in Row._fields])
+PLAIN = pa.schema([(name, TYPES[name]) for name in ClipRow._fields])
 
 
-class Features(NamedTuple):
+class FeatureFile(NamedTuple):
     """What a feature file holds.
 
     Attributes:
@@ -96,10 +96,10 @@ class Writer:
             for unfinished in folder.glob(f"{begun}.*.tmp"):
                 unfinished.unlink(missing_ok=True)
         self._writer: pq.ParquetWriter | None = None
-        self._rows: list[Row] = []
+        self._rows: list[ClipRow] = []
         self._vectors: dict[str, list[np.ndarray]] = {}
 
-    def add(self, row: Row, vectors: dict[str, np.ndarray]) -> None:
+    def add(self, row: ClipRow, vectors: dict[str, np.ndarray]) -> None:
         """Add a clip, with its vectors [d] by modality."""
         self._rows.append(row)
         for name, vector in vectors.items():
@@ -110,7 +110,7 @@ class Writer:
     def _flush(self) -> None:
         columns: dict[str, Any] = {
             name: pa.array([getattr(row, name) for row in self._rows], TYPES[name])
-            for name in Row._fields
+            for name in ClipRow._fields
         }
         for name, vectors in self._vectors.items():
             x = np.stack(vectors).astype(np.float32)
@@ -167,7 +167,7 @@ def about_of(path: Path) -> dict[str, Any]:
     return about
 
 
-def read(path: Path) -> Features:
+def read(path: Path) -> FeatureFile:
     """A feature file.
 
     Raises:
@@ -176,7 +176,9 @@ def read(path: Path) -> Features:
     about = about_of(path)
     try:
         table = pq.read_table(path)
-        plain = table.select(list(Row._fields)).cast(PLAIN).replace_schema_metadata()
+        plain = (
+            table.select(list(ClipRow._fields)).cast(PLAIN).replace_schema_metadata()
+        )
         vectors = {}
         for name in MODALITIES:
             column = table[name].combine_chunks()
@@ -188,7 +190,7 @@ def read(path: Path) -> Features:
     for name, x in vectors.items():
         if not np.isfinite(x).all():
             raise VisxpError(f"{path}: vectors of {name} must fit into float16.")
-    return Features(plain, vectors, about)
+    return FeatureFile(plain, vectors, about)
 
 
 def files_of(paths: Sequence[Path]) -> Iterator[Path]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.bench.measure import arguments, finish, interleaved
-from visxp_jax.feature_files import Row, Writer, files_of
+from visxp_jax.feature_files import ClipRow, Writer, files_of
 from visxp_jax.search.approximate import Approximate, build
 from visxp_jax.search.exact import Searcher
 from visxp_jax.search.store import Store
@@ -47,7 +47,7 @@ def write_features(folder: Path, x: np.ndarray) -> None:
         name = f"{first // 1000:06d}"
         writer = Writer(folder, name)
         for i, vector in enumerate(x[first : first + 1000]):
-            row = Row(f"{name}.mp4", i, i + 1.0, i + 0.5, True, False, False)
+            row = ClipRow(f"{name}.mp4", i, i + 1.0, i + 0.5, True, False, False)
             writer.add(row, {"video": vector, "audio": vector})
         writer.finish({"model_sha256": "0" * 64})
 

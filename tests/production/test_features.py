@@ -13,7 +13,7 @@ from visxp_jax.production.features import (
     ARCHIVES,
     BATCH,
     End,
-    Features,
+    FolderFeatures,
     features_of,
     read_folders,
 )
@@ -73,7 +73,7 @@ def test_one_that_cannot_be_used_costs_the_others_nothing(tmp_path):
     encode = Encode()
     paths.insert(2, tmp_path / "none")
     found = dict(features_of(read_folders(paths, SETTINGS), SETTINGS, encode))
-    assert [isinstance(x, Features) for x in found.values()] == [1, 0, 0, 1]
+    assert [isinstance(x, FolderFeatures) for x in found.values()] == [1, 0, 0, 1]
     assert "40.jpg' must be a JPEG" in str(found[paths[1]])
     assert str(found[paths[2]]) == "no such folder or file."
     # What comes after a broken picture is not encoded.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from visxp_jax.feature_files import Row, Writer
+from visxp_jax.feature_files import ClipRow, Writer
 
 WIDTH = {"video": 8, "audio": 6}
 SHA256 = "a" * 64
@@ -31,7 +31,7 @@ def write_features(
         video = vectors(name, seconds, "video")
         audio = vectors(name, seconds, "audio") * heard
         for i in range(seconds):
-            row = Row(name, float(i), i + 1.0, i + 0.5, heard, False, False)
+            row = ClipRow(name, float(i), i + 1.0, i + 0.5, heard, False, False)
             row = row._replace(thumbnail=f"{name} {i}".encode())
             if name.startswith("shots"):
                 row = row._replace(shot_start_s=0.0, shot_end_s=float(seconds))

@@ -36,7 +36,13 @@ from visxp_jax.production.checkpoint import (
     published,
     read_state,
 )
-from visxp_jax.production.features import End, Features, Item, features_of, read_folders
+from visxp_jax.production.features import (
+    End,
+    FolderFeatures,
+    Item,
+    features_of,
+    read_folders,
+)
 from visxp_jax.production.folder import name_of
 from visxp_jax.production.settings import read_settings
 from visxp_jax.progress import progress_bar
@@ -152,7 +158,7 @@ def run(folders: list[Path], checkpoint: Path, config: Path, out: Path) -> int:
 
 
 def about_features(
-    path: Path, found: Features, inputs: dict[str, str]
+    path: Path, found: FolderFeatures, inputs: dict[str, str]
 ) -> dict[str, object]:
     """What is written beside the features of a folder."""
     return {
@@ -167,7 +173,7 @@ def about_features(
     }
 
 
-def summary(found: Features) -> str:
+def summary(found: FolderFeatures) -> str:
     """What to say of the features of a folder."""
     notes = [f"{len(found.rows)} keyframes"]
     notes += [f"{found.missing} without sound"] if found.missing else []

@@ -45,7 +45,7 @@ class End(NamedTuple):
     error: Exception | None  # why it cannot be used
 
 
-class Features(NamedTuple):
+class FolderFeatures(NamedTuple):
     """Of one folder."""
 
     rows: np.ndarray  # float32 [keyframes, 3 + 512 or 3 + 1024]
@@ -56,7 +56,7 @@ class Features(NamedTuple):
 
 def features_of(
     items: Iterable[Item | End], settings: Settings, encode: Callable
-) -> Iterator[tuple[Path, Features | Exception]]:
+) -> Iterator[tuple[Path, FolderFeatures | Exception]]:
     """Features of folder after folder, or why there are none.
 
     Args:
@@ -214,9 +214,9 @@ def _told(sound: Spectrogram | None) -> dict[str, int]:
 
 def _finished(
     rows: list[np.ndarray], sounds: Counter[str], settings: Settings
-) -> Features | VisxpError:
+) -> FolderFeatures | VisxpError:
     found = np.stack(rows)
     if not np.isfinite(found).all():
         return VisxpError("features must be finite, got NaN or infinity.")
     missing = sounds["missing"] if settings.audio else 0
-    return Features(found, missing, sounds["filled"], sounds["foreign"])
+    return FolderFeatures(found, missing, sounds["filled"], sounds["foreign"])

@@ -26,13 +26,13 @@ import pyarrow.parquet as pq
 from visxp_jax import feature_files
 from visxp_jax.atomic import write_whole
 from visxp_jax.errors import VisxpError
-from visxp_jax.feature_files import MODALITIES, Features, Row
+from visxp_jax.feature_files import MODALITIES, ClipRow, FeatureFile
 from visxp_jax.train.lock import LOCK, locked
 
 FORMAT = 2
 MANIFEST = "index.json"
 ROWS, THUMBNAILS = "rows.parquet", "thumbnails.arrow"
-COLUMNS = tuple(name for name in Row._fields if name != "thumbnail")
+COLUMNS = tuple(name for name in ClipRow._fields if name != "thumbnail")
 STAMPS = b"stamps"  # of feature files, by the videos in them
 # Feature files are put together to segments of so many clips or a few more: a segment
 # is in memory while it is written, and there should be few.
@@ -310,7 +310,7 @@ class Store:
                 found |= {s: x for s, x in stamps.items() if not gone & set(x)}
         return found
 
-    def _add(self, files: list[tuple[str, Features]], collection: str) -> int:
+    def _add(self, files: list[tuple[str, FeatureFile]], collection: str) -> int:
         stamps = {
             stamp: sorted(set(found.table["path"].to_pylist()))
             for stamp, found in files
@@ -439,7 +439,7 @@ def _clips(rows: Rows) -> int:
     return rows.table.num_rows
 
 
-def _videos(features: Features) -> set[str]:
+def _videos(features: FeatureFile) -> set[str]:
     return set(features.table["path"].to_pylist())
 
 
