@@ -17,7 +17,6 @@ import pytest
 from PIL import Image
 
 from data_prep.parts import JPEG_QUALITY
-from tests.videos import tones, write_video
 from visxp_jax import extract
 from visxp_jax.audio.spectrogram import PRESETS
 from visxp_jax.data.dataset import open_dataset, read_prepared
@@ -103,36 +102,43 @@ def losses(workdir: Path) -> dict[int, dict[str, float]]:
     return rows
 
 
-@pytest.mark.parametrize(
-    ("number", "stop_after"),
-    # SIGTERM in the middle of a run: see test_relabel.py and test_two_hosts.py.
-    [(signal.SIGTERM, 0), (signal.SIGKILL, 12)],
-)
 def test_run_that_was_stopped_goes_on_to_the_same_losses_and_weights(
-    finished, prepared, tmp_path, number, stop_after
+    finished, prepared, tmp_path
 ):
-    child = subprocess.Popen(
-        command(tmp_path, prepared["tfrecord"], "--config.run.save_every=3"),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        rows = read_jsonl(tmp_path / "metrics.jsonl")
-        if rows and rows[-1]["step"] >= stop_after:
-            break
-        time.sleep(0.01)
-    child.send_signal(number)
-    out, _ = child.communicate(timeout=120)
-    if number == signal.SIGTERM:
-        assert child.returncode == 0
-        assert "the same command goes on from there" in out
-    assert not (tmp_path / "results.json").exists()
-    again = run(tmp_path, prepared["tfrecord"], "--config.run.save_every=3")
+    """Before the first step, and again killed in the middle.
+
+    SIGTERM in the middle of a run: see test_relabel.py and test_two_hosts.py.
+    """
+    often = "--config.run.save_every=3"
+
+    def stopped(number: signal.Signals, stop_after: int) -> tuple[int, str]:
+        child = subprocess.Popen(
+            command(tmp_path, prepared["tfrecord"], often),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline:
+            rows = read_jsonl(tmp_path / "metrics.jsonl")
+            if rows and rows[-1]["step"] >= stop_after:
+                break
+            time.sleep(0.01)
+        child.send_signal(number)
+        out, _ = child.communicate(timeout=120)
+        assert not (tmp_path / "results.json").exists()
+        return child.returncode, out
+
+    code, out = stopped(signal.SIGTERM, 0)
+    assert code == 0
+    assert "the same command goes on from there" in out
+    code, out = stopped(signal.SIGKILL, 12)
+    assert code == -signal.SIGKILL
+    again = run(tmp_path, prepared["tfrecord"], often)
     assert again.returncode == 0, again.stderr
-    assert "going on from step" in again.stdout
+    for told in (out, again.stdout):
+        assert "going on from step" in told
     assert losses(tmp_path) == losses(finished)
     with (
         np.load(finished / "model.npz") as a,
@@ -178,14 +184,20 @@ def test_prepare_run_and_extract_without_tensorflow(demo_videos, tmp_path):
 
     look = "from importlib.util import find_spec; print(find_spec('tensorflow'))"
     assert call("-c", look) == "None\n"
-    told = call(
+    train = [
         *("-m", "visxp_jax.main", f"--workdir={workdir}"),
         f"--config={ROOT / 'configs' / 'avc'}.py:debug",
         f"--config.data.videos={demo_videos}",
         "--config.data.reader=array_record",
-    )
-    assert "TensorFlow is not installed: metrics.jsonl only" in told
+    ]
+    assert "TensorFlow is not installed: metrics.jsonl only" in call(*train)
     assert (workdir / "report.html").exists()
+    before = json.loads((workdir / "results.json").read_text())
+    (workdir / "report.html").unlink()
+    assert "is prepared already" in call(*train)  # of what is finished: figures, page
+    assert (workdir / "report.html").exists()
+    after = json.loads((workdir / "results.json").read_text())
+    assert after | {"seconds": 0} == before | {"seconds": 0}
     video, out = next(demo_videos.rglob("*.mp4")), tmp_path / "out"
     call("-m", "visxp_jax.extract", f"--workdir={workdir}", f"--out={out}", str(video))
     assert len(list(out.glob("*.parquet"))) == 1
@@ -279,16 +291,6 @@ def test_checkpoint_of_another_architecture_is_refused(finished, prepared):
 def test_workdir_in_use_is_refused(prepared, tmp_path):
     with locked(tmp_path):
         refused(run(tmp_path, prepared["tfrecord"]), "in use", str(os.getpid()))
-
-
-def test_batch_that_8_devices_cannot_share_is_refused(prepared, tmp_path):
-    result = run(tmp_path, prepared["tfrecord"], "--config.data.batch_size=12")
-    refused(result, "multiple of the 8 devices", "12", "use 8 or 16")
-
-
-def test_data_smaller_than_the_batch_are_refused(prepared, tmp_path):
-    result = run(tmp_path, prepared["tfrecord"], "--config.data.batch_size=4096")
-    refused(result, "data.batch_size must not exceed the", "4096")
 
 
 def test_report_shows_clips_with_the_sound_of_their_own_second(finished, demo_videos):
@@ -405,105 +407,13 @@ def test_extract_gives_vectors_with_times_and_provenance(
     assert json.loads(told.read_text())["reason"] == "not a readable media file"
 
 
-def test_extract_goes_on_and_does_again_what_has_changed(finished, tmp_path, capsys):
-    folder, out = tmp_path / "videos", tmp_path / "features"
-    (folder / "sub").mkdir(parents=True)
-    for name in ("a.mp4", "sub/a.mp4", "b.mp4", ".hidden.mp4"):
-        write_video(folder / name, seconds=2)
-    command = [f"--workdir={finished}", f"--out={out}", str(folder)]
-
-    def told(*more: str) -> str:
-        capsys.readouterr()
-        assert extract.main([*command, *more]) == 0
-        return capsys.readouterr().out
-
-    halves = [told(f"--shard={i}/2") for i in range(2)]
-    assert sum(int(half.split()[0]) for half in halves) == 6
-    files = sorted(out.glob("*.parquet"))
-    assert len(files) == 3  # two by one name are two
-    assert told().startswith("0 clips of 0 videos")
-    write_video(folder / "b.mp4", seconds=3, sound=tones(1, 24_000))
-    again = told()
-    assert again.startswith("3 clips of 1 videos")
-    assert again.endswith("; flagged: no_audio 2, partial 2\n")
-    (about,) = out.glob("_b-*.json")
-    assert json.loads(about.read_text())["no_audio"] == 2
-    (folder / "b.mp4").write_bytes(b"broken")
-    assert "1 skipped" in told()
-    assert len(list(out.glob("*.parquet"))) == 2  # no features of what is gone
-
-
-def test_extract_tells_of_each_second_which_shot_it_is_in(finished, tmp_path, capsys):
-    import pyarrow.parquet as pq
-
-    def picture(time_s: float, height: int, width: int) -> np.ndarray:
-        return np.full((height, width, 3), 40 if time_s < cut_s - 1e-6 else 220, "u1")
-
-    # At the frame of the second second, at no whole number of microseconds.
-    times_s = [i * 1001 / 24_000 for i in range(96)]
-    cut_s = times_s[35]
-
-    video, out = tmp_path / "two.mp4", tmp_path / "out"
-    write_video(video, times_s=times_s, picture=picture)
-    command = [f"--workdir={finished}", f"--out={out}", str(video)]
-    assert extract.main([*command, "--shots"]) == 0
-    table = pq.read_table(out)
-    starts, ends = (table[f"shot_{x}_s"].to_pylist() for x in ("start", "end"))
-    assert starts == pytest.approx([0, *[cut_s] * 3], abs=1e-3)
-    assert ends == pytest.approx([cut_s, *[4.004] * 3], abs=0.1)
-    assert extract.main([*command, "--shots"]) == 0
-    assert "1 done before" in capsys.readouterr().out
-    assert extract.main(command) == 0  # other options: made anew
-    assert set(pq.read_table(out)["shot_end_s"].to_pylist()) == {None}
-
-
-def test_extract_that_is_stopped_leaves_what_is_done(finished, demo_videos, tmp_path):
-    command = [sys.executable, "-m", "visxp_jax.extract", f"--workdir={finished}"]
-    out = tmp_path / "out"
-    child = subprocess.Popen(
-        [*command, f"--out={out}", "--batch-size=8", str(demo_videos)],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stderr is not None
-    until = time.monotonic() + 100
-    while not list(out.glob("*.parquet")) and time.monotonic() < until:
-        time.sleep(0.02)
-    child.send_signal(signal.SIGTERM)
-    errors = child.communicate(timeout=60)[1]
-    assert child.returncode == 130, errors
-    assert (
-        errors.strip().splitlines()[-1]
-        == "stopped; the same command goes on from here."
-    )
-    assert not list(out.glob(".*"))
-    found = [extract.about_of(path) for path in out.glob("*.parquet")]
-    assert 0 < len(found) < 24
-    assert all(about["status"] == "kept" for about in found)
-
-
-@pytest.mark.parametrize(
-    ("args", "words"),
-    [
-        (["--workdir=none"], "none must hold a trained model"),
-        (["--shard=2/2"], "--shard must be like 0/4"),
-        (["--batch-size=0"], "--batch-size must be at least 1"),
-        (["--out=setup.py"], "--out must be a folder"),
-        ([str(ROOT / "README.md")], "none of the videos gave a clip"),
-    ],
-)
-def test_mistakes_in_extraction_are_one_line(finished, args, words, tmp_path, capsys):
-    command = [f"--workdir={finished}", f"--out={tmp_path / 'out'}", "none.mp4", *args]
-    assert extract.main(command) == 2
-    told = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error")]
-    assert len(told) == 1
-    assert words in told[0]
-
-
 @pytest.mark.slow
 def test_from_a_folder_of_unlabelled_videos_to_a_report(demo_videos, tmp_path):
-    """As in the README: videos in one folder, nothing prepared, TensorBoard on."""
+    """As in the README: videos in one folder, nothing prepared, TensorBoard on.
+
+    At first with a batch that is larger than they are, which is found once they are
+    prepared.
+    """
     videos = tmp_path / "videos"
     videos.mkdir()
     for file in sorted(demo_videos.rglob("*.mp4"))[:12]:
@@ -516,12 +426,18 @@ def test_from_a_folder_of_unlabelled_videos_to_a_report(demo_videos, tmp_path):
         f"--config.data.videos={videos}",
         "--config.avc.regularisation=0.1",
     ]
-    for text in ("12 of 12 files kept", "is prepared already"):
-        done = subprocess.run(
-            call, cwd=ROOT, capture_output=True, text=True, check=False
+
+    def called(*more: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [*call, *more], cwd=ROOT, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, done.stderr
-        assert text in done.stdout
+
+    few = called("--config.data.batch_size=4096")
+    refused(few, "data.batch_size must not exceed the", "4096")
+    assert "12 of 12 files kept" in few.stdout
+    done = called()
+    assert done.returncode == 0, done.stderr
+    assert "is prepared already" in done.stdout
     results = json.loads((workdir / "results.json").read_text())
     assert 0 <= results["avc_accuracy"] <= 1
     assert results["nmi"] is results["linear_probe"] is results["raw_nmi_audio"] is None

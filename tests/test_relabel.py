@@ -24,7 +24,8 @@ from visxp_jax.train.optim import FRESH, KEPT, make_optimizer
 from visxp_jax.train.step import state_sharding
 
 ROOT = Path(__file__).parent.parent
-# Kills itself at the third batch of the second relabelling, if it is to.
+# One run after the other: (workdir, signal). It sends itself the signal, if not 0, at
+# the third batch of a relabelling.
 JOB = """
     import os, sys
     from pathlib import Path
@@ -38,13 +39,12 @@ JOB = """
     # What comes after the training is tested elsewhere.
     figures.final_figures = lambda *_: ({}, None)
     collect.write_report = lambda *_: None
-    workdir, data, number = sys.argv[1:]
+    data, *runs = sys.argv[1:]
     config = CONFIG.get_config("debug")
     config.data.dir, config.data.reader = data, "array_record"
     config.run.log_every, config.run.save_every = 1, 1
     config.run.eval_every = 100
     config.STAGE.steps = 8
-    passes = 0
     batches, make = relabel.Relabeller._batches, relabel.Relabeller.__call__
 
     def watched(self):
@@ -62,20 +62,23 @@ JOB = """
 
     relabel.Relabeller._batches = watched
     relabel.Relabeller.__call__ = kept
-    try:
-        run(from_dict(config), Path(workdir), tensorboard=False)
-    except Preempted as stopped:
-        print(stopped)
-    print("passes", passes)
+    for workdir, number in zip(runs[::2], runs[1::2], strict=True):
+        passes = 0
+        try:
+            run(from_dict(config), Path(workdir), tensorboard=False)
+        except Preempted as stopped:
+            print(stopped)
+        print("passes", passes)
 """
 
 
-def job(name: str, workdir: Path, data: Path, number: int = 0, when: int = 2):
+def job(name: str, data: Path, *runs: tuple[Path, int], when: int = 2):
     stage = "xdc" if name == "xdc" else "selflabel"
     code = JOB.replace("CONFIG", name).replace("STAGE", stage)
     code = code.replace("WHEN", str(when))
+    more = [str(x) for workdir, number in runs for x in (workdir, int(number))]
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), workdir, data, str(int(number))],
+        [sys.executable, "-c", textwrap.dedent(code), data, *more],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -95,9 +98,8 @@ def test_run_killed_while_labels_are_made_goes_on_to_the_same_labels(
 ):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     data = prepared["array_record"]
-    done = job(name, whole, data)
-    assert done.returncode == 0, done.stderr
-    killed = job(name, parts, data, number, when)
+    killed = job(name, data, (whole, 0), (parts, number), when=when)
+    assert (whole / "results.json").exists(), killed.stderr
     if number == signal.SIGTERM:
         assert killed.returncode == 0, killed.stderr
         assert "stopped while labels were made, and saved" in killed.stdout
@@ -105,7 +107,7 @@ def test_run_killed_while_labels_are_made_goes_on_to_the_same_labels(
     else:
         assert killed.returncode == -signal.SIGKILL
     assert not (parts / "results.json").exists()
-    again = job(name, parts, data)
+    again = job(name, data, (parts, 0))
     assert again.returncode == 0, again.stderr
     went_on = re.search(r"going on from step (\d+) ", again.stdout)
     assert went_on

@@ -62,6 +62,13 @@ def test_network_that_clips_do_not_fit_is_refused_before_anything_is_written(tmp
     assert not list(tmp_path.iterdir())
 
 
+def test_batch_that_8_devices_cannot_share_is_refused(tmp_path):
+    line = r"multiple of the 8 devices, got 12; use 8 or 16"
+    with pytest.raises(VisxpError, match=line):
+        check_start(config(**{"data.batch_size": 12}), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("content", ["", "[]", "3", '{"port": 80}', "\xff"])
 def test_a_file_of_others_by_a_name_of_ours_is_refused_and_kept(tmp_path, content):
     (tmp_path / "config.json").write_text(content, encoding="latin-1")

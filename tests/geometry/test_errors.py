@@ -1,7 +1,7 @@
 """Float32 beside float64, operation by operation: values and derivatives.
 
 Inputs are the same float32 numbers; the same code in float64, which
-`test_hyperbolic.py` holds against textbooks, says what is right. To see the figures:
+`test_textbook.py` holds against textbooks, says what is right. To see the figures:
 `python -m tests.geometry.test_errors`.
 """
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.geometry.test_hyperbolic import FUNCTIONS, points
+from tests.geometry.reference import FUNCTIONS, points
 from visxp_jax.geometry import lorentz, poincare
 
 LENGTHS = (0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
