@@ -15,6 +15,7 @@ from tests.small import small_config
 from tests.videos import tones, write_video
 from visxp_jax import extract
 from visxp_jax.methods import all_heads
+from visxp_jax.train.lock import locked
 from visxp_jax.weights import make_model, save_weights
 
 ROOT = Path(__file__).parent.parent
@@ -56,6 +57,15 @@ def test_extract_goes_on_and_does_again_what_has_changed(untrained, tmp_path, ca
     (folder / "b.mp4").write_bytes(b"broken")
     assert "1 skipped" in told()
     assert len(list(out.glob("*.parquet"))) == 2  # no features of what is gone
+    (folder / "a.mp4").rename(tmp_path / "away.mp4")
+    command[-1:] = map(str, (folder / "a.mp4", folder / "sub" / "a.mp4"))
+    assert told().endswith("1 done before; 1 skipped\n")
+    assert len(list(out.glob("*.parquet"))) == 2  # it may be there again
+    (tmp_path / "away.mp4").rename(folder / "a.mp4")
+    assert "2 done before" in told()
+    with locked(out, name=".lock-0-of-1"):
+        assert extract.main(command) == 2
+    assert "must not be in use" in capsys.readouterr().err
 
 
 def test_extract_tells_of_each_second_which_shot_it_is_in(untrained, tmp_path, capsys):
@@ -102,7 +112,7 @@ def test_extract_that_is_stopped_leaves_what_is_done(untrained, demo_videos, tmp
         errors.strip().splitlines()[-1]
         == "stopped; the same command goes on from here."
     )
-    assert not list(out.glob(".*"))
+    assert not list(out.glob(".*.tmp"))
     found = [extract.about_of(path) for path in out.glob("*.parquet")]
     assert 0 < len(found) < 24
     assert all(about["status"] == "kept" for about in found)

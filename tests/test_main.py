@@ -402,7 +402,7 @@ def test_extract_gives_vectors_with_times_and_provenance(
         assert about["model_sha256"] == weights
         assert (about["video"], about["clips"]) == (str(file), n)
     assert len(pq.read_table(out)) == at  # the folder is one table, for any reader
-    assert not list(out.glob(".*"))
+    assert not list(out.glob(".*.tmp"))
     (told,) = out.glob("_*broken*.json")
     assert json.loads(told.read_text())["reason"] == "not a readable media file"
 
