@@ -72,7 +72,7 @@ def main() -> None:
                 settings = read_settings(path.with_suffix(".yml"))
                 encode = make_encoder(published(read_state(path), settings, path))
                 items = read_folders([scratch / "source"], settings)
-                ((_, found),) = features_of(items, settings, encode)
+                ((_, found),) = features_of(items, settings, encode, batch_size=4)
                 rows = found.rows
                 np.testing.assert_array_equal(rows[:, :3], times)
                 with np.load(path.with_suffix(".npz")) as theirs:

@@ -1,5 +1,6 @@
 """Shots of a video, by PySceneDetect, from frames that are being decoded anyway."""
 
+from collections.abc import Callable
 from fractions import Fraction
 from importlib.util import find_spec
 from typing import Any
@@ -13,6 +14,7 @@ from visxp_jax.errors import VisxpError
 SIDE_PX = 256
 # Times go to the detector in microseconds, as from its own readers.
 TICKS_PER_S = 1_000_000
+TICK_S = Fraction(1, TICKS_PER_S)
 # For a file that does not tell how many pictures a second it has.
 USUAL_RATE = Fraction(25)
 MISSING = (
@@ -32,8 +34,13 @@ def check_detector() -> None:
             raise VisxpError(MISSING.format(f"no module {module}"))
 
 
-def load_detector() -> tuple[Any, Any]:
+def load_detector(
+    rate: Fraction = USUAL_RATE,
+) -> tuple[Any, Callable[[float], Any]]:
     """PySceneDetect's ContentDetector with its defaults, and what makes its times.
+
+    Args:
+        rate: Pictures per second, which may be on average.
 
     Raises:
         VisxpError: it is not installed.
@@ -46,8 +53,12 @@ def load_detector() -> tuple[Any, Any]:
         raise VisxpError(MISSING.format(error)) from error
     cv2.setNumThreads(1)  # files are read in parallel
 
-    def time_of(tick: int, rate: Fraction) -> Any:
-        return FrameTimecode(Timecode(tick, Fraction(1, TICKS_PER_S)), fps=rate)
+    # A rate is looked at anew for every time, unless it is that of another.
+    start = FrameTimecode(0, fps=rate)
+
+    def time_of(time_s: float) -> Any:
+        tick = max(0, round(time_s * TICKS_PER_S))
+        return FrameTimecode(Timecode(tick, TICK_S), fps=start)
 
     return ContentDetector(), time_of
 
@@ -82,9 +93,9 @@ class ShotDetector:
             VisxpError: PySceneDetect is not installed.
         """
         self.cuts_s: list[float] = []
-        self._rate = rate or USUAL_RATE
-        self._detector, self._time_of = load_detector()
-        self.behind_s = float(self._detector.event_buffer_length / self._rate)
+        rate = rate or USUAL_RATE
+        self._detector, self._time_of = load_detector(rate)
+        self.behind_s = float(self._detector.event_buffer_length / rate)
         self._reformatter = VideoReformatter()
         self._size: tuple[int, int] | None = None
 
@@ -105,8 +116,7 @@ class ShotDetector:
             interpolation=Interpolation.FAST_BILINEAR,
             threads=1,
         )
-        now = self._time_of(max(0, round(time_s * TICKS_PER_S)), self._rate)
-        found = self._detector.process_frame(now, small.to_ndarray())
+        found = self._detector.process_frame(self._time_of(time_s), small.to_ndarray())
         cuts_s = [float(cut.seconds) for cut in found]
         self.cuts_s += cuts_s
         return cuts_s

@@ -10,9 +10,9 @@ on every core, whose start is part of the time. Where there is no cut, all is on
 for both.
 
 With --torch-python, of an environment that has torch, numpy and OpenCV, features of
-these folders as well, batches of 32: `visxp folders` beside PyTorch's network in eager
-mode, channels-last, which reads its batch and then computes. Both are compiled and
-loaded before.
+these folders as well: `visxp folders` beside PyTorch's network in eager mode,
+channels-last, which reads its batch and then computes, folder by folder. Both are
+compiled and loaded before.
 """
 
 import os
@@ -40,8 +40,8 @@ from experiments.bench.measure import (
     table,
 )
 from visxp_jax.production.checkpoint import make_encoder, published, read_state
-from visxp_jax.production.extract import AHEAD
-from visxp_jax.production.features import BATCH, features_of, read_folders
+from visxp_jax.production.extract import BATCH_CPU, WAITING
+from visxp_jax.production.features import features_of, read_folders
 from visxp_jax.production.folder import opened
 from visxp_jax.production.settings import read_settings
 from visxp_jax.production.write_folder import Task, write_folder
@@ -53,6 +53,7 @@ ONE = "visxp segment, one process"
 OURS = "visxp segment"
 TORCH = "PyTorch eager, channels_last"
 FEATURES = "visxp folders"
+TORCH_BATCH = 32  # of one folder
 
 
 def production(video: Path, out: Path) -> list[int]:
@@ -181,13 +182,13 @@ def features(
         encode = make_encoder(published(read_state(checkpoint), settings, checkpoint))
 
         def ours() -> list[np.ndarray]:
-            items = read_ahead(partial(read_folders, folders, settings), AHEAD)
-            found = features_of(items, settings, encode)
+            items = read_ahead(partial(read_folders, folders, settings), WAITING)
+            found = features_of(items, settings, encode, batch_size=BATCH_CPU)
             return [features.rows for _, features in found]
 
         def theirs() -> None:
             for path in folders:
-                torch.run(folder=os.fspath(path.absolute()), batch=BATCH)
+                torch.run(folder=os.fspath(path.absolute()), batch=TORCH_BATCH)
 
         names = (TORCH, FEATURES)
         rates = interleaved(
@@ -199,7 +200,9 @@ def features(
         worst = 0.0
         for path, rows in zip(folders, ours(), strict=True):
             out = scratch / "rows.npy"
-            torch.run(folder=os.fspath(path.absolute()), batch=BATCH, out=str(out))
+            torch.run(
+                folder=os.fspath(path.absolute()), batch=TORCH_BATCH, out=str(out)
+            )
             worst = max(worst, float(np.abs(np.load(out) - rows[:, 3:]).max()))
         torch.close()
     title = f"features, {keyframes} keyframes"

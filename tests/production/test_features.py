@@ -11,7 +11,6 @@ from tests.production.test_folder import AUDIO, PLAIN, folder, packed
 from visxp_jax.errors import VisxpError
 from visxp_jax.production.features import (
     ARCHIVES,
-    BATCH,
     End,
     FolderFeatures,
     features_of,
@@ -19,7 +18,13 @@ from visxp_jax.production.features import (
 )
 from visxp_jax.production.settings import Settings
 
+BATCH = 32
 SETTINGS = Settings(True, 5, (8, 8), PLAIN, AUDIO)
+
+
+def all_of(paths, encode):
+    items = read_folders(paths, SETTINGS)
+    return features_of(items, SETTINGS, encode, batch_size=BATCH)
 
 
 class Encode:
@@ -50,14 +55,14 @@ def test_rows_are_those_of_each_folder_alone(tmp_path):
         paths.append(packed(path, tmp_path / f"{i}.tgz") if i % 2 else path)
     (paths[2] / "spectrograms" / "220_24000.npz").unlink()
     together = Encode()
-    found = list(features_of(read_folders(paths, SETTINGS), SETTINGS, together))
+    found = list(all_of(paths, together))
     assert [path for path, _ in found] == paths
     keyframes = sum(len(features.rows) for _, features in found)
     assert keyframes == sum(3 + 5 * i for i in range(9))
     shapes = ((BATCH, 8, 8, 3), (BATCH, 257, 99))
     assert together.shapes == [shapes] * -(-keyframes // BATCH)
     for path, features in found:
-        ((_, alone),) = features_of(read_folders([path], SETTINGS), SETTINGS, Encode())
+        ((_, alone),) = all_of([path], Encode())
         np.testing.assert_array_equal(features.rows, alone.rows)
         assert features[1:] == alone[1:]
         assert np.ptp(features.rows[:, -1]) > 0
@@ -72,7 +77,7 @@ def test_one_that_cannot_be_used_costs_the_others_nothing(tmp_path):
     (paths[1] / "keyframes" / "40.jpg").write_bytes(b"")
     encode = Encode()
     paths.insert(2, tmp_path / "none")
-    found = dict(features_of(read_folders(paths, SETTINGS), SETTINGS, encode))
+    found = dict(all_of(paths, encode))
     assert [isinstance(x, FolderFeatures) for x in found.values()] == [1, 0, 0, 1]
     assert "40.jpg' must be a JPEG" in str(found[paths[1]])
     assert str(found[paths[2]]) == "no such folder or file."
@@ -87,7 +92,7 @@ def test_vectors_that_are_not_finite_are_refused_folder_by_folder(tmp_path):
         first = np.arange(BATCH)[:, None] < 3
         return np.where(first, np.nan, 0.0), np.zeros((BATCH, 1))
 
-    (_, bad), (_, good) = features_of(read_folders(paths, SETTINGS), SETTINGS, encode)
+    (_, bad), (_, good) = all_of(paths, encode)
     assert isinstance(bad, VisxpError)
     assert good.rows.shape == (3, 5)
 

@@ -22,6 +22,7 @@ from contextlib import closing, suppress
 from importlib.metadata import version
 from pathlib import Path
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -48,7 +49,9 @@ from visxp_jax.production.settings import read_settings
 from visxp_jax.progress import progress_bar
 from visxp_jax.streams import read_ahead
 
-AHEAD = 8  # keyframes that are read, beside those that readers have in hand
+WAITING = 8  # keyframes between who reads and who encodes
+# On CPUs the rate is the same for all sizes, and less of the last batch is filling.
+BATCH_CPU, BATCH = 4, 64
 
 
 def inputs_of(path: Path) -> str:
@@ -132,10 +135,11 @@ def run(folders: list[Path], checkpoint: Path, config: Path, out: Path) -> int:
 
     with (
         progress_bar(desc="extract", unit="folder", total=len(folders)) as bar,
-        closing(read_ahead(read, AHEAD)) as items,
+        closing(read_ahead(read, WAITING)) as items,
     ):
         begun = time.monotonic()
-        for path, found in features_of(items, settings, encode):
+        size = BATCH_CPU if jax.default_backend() == "cpu" else BATCH
+        for path, found in features_of(items, settings, encode, batch_size=size):
             try:
                 if isinstance(found, Exception):
                     raise found

@@ -23,7 +23,7 @@ from visxp_jax.production.folder import (
 from visxp_jax.production.settings import Settings
 from visxp_jax.streams import groups
 
-BATCH = 32
+AHEAD = 64  # keyframes that are read, or being read
 READERS = 4  # threads, each with a picture in hand
 ARCHIVES = 4  # that are unpacked at a time
 RECIPE = PRESETS["visxp"]  # of stored spectrograms
@@ -55,7 +55,11 @@ class FolderFeatures(NamedTuple):
 
 
 def features_of(
-    items: Iterable[Item | End], settings: Settings, encode: Callable
+    items: Iterable[Item | End],
+    settings: Settings,
+    encode: Callable,
+    *,
+    batch_size: int,
 ) -> Iterator[tuple[Path, FolderFeatures | Exception]]:
     """Features of folder after folder, or why there are none.
 
@@ -64,12 +68,15 @@ def features_of(
         settings: Of the network.
         encode: From `make_encoder`; it sees batches of one shape, of which the last is
             filled up with zeros.
+        batch_size: Keyframes at a time.
     """
     rows: list[np.ndarray] = []  # of the folder that is at hand
     sounds: Counter[str] = Counter()
-    for group in groups(items, BATCH, Item):
+    for group in groups(items, batch_size, Item):
         keyframes = [item for item in group if isinstance(item, Item)]
-        encoded = iter(_encoded(keyframes, settings, encode) if keyframes else ())
+        encoded: Iterator[np.ndarray] = iter(())
+        if keyframes:
+            encoded = iter(_encoded(keyframes, settings, encode, batch_size))
         for item in group:
             if isinstance(item, Item):
                 rows.append(next(encoded))
@@ -96,7 +103,7 @@ def read_folders(
     try:
         for job in _jobs(paths, settings, pool):
             ahead.append(job)
-            while len(ahead) > 2 * BATCH or _archives(ahead) >= ARCHIVES:
+            while len(ahead) > AHEAD or _archives(ahead) >= ARCHIVES:
                 yield from _result(*ahead.popleft())
             if stopped():
                 return
@@ -192,11 +199,13 @@ def check_rates(folder: Folder, settings: Settings) -> None:
         )
 
 
-def _encoded(items: list[Item], settings: Settings, encode: Callable) -> np.ndarray:
+def _encoded(
+    items: list[Item], settings: Settings, encode: Callable, size: int
+) -> np.ndarray:
     """Their rows, float32 [items, 3 + 512 or 3 + 1024]."""
     audio = settings.audio
-    image = np.zeros((BATCH, *settings.size, 3), np.float32)
-    sound = audio and np.zeros((BATCH, audio.bands, audio.frames), np.float32)
+    image = np.zeros((size, *settings.size, 3), np.float32)
+    sound = audio and np.zeros((size, audio.bands, audio.frames), np.float32)
     for i, item in enumerate(items):
         image[i] = item.image
         if sound is not None and item.sound is not None:

@@ -108,7 +108,8 @@ def by_seconds(
                     yield Keyframe(1000 * second + HALF_MS, picture.frame, windows)
                 second += 1
                 on_second()
-            report.note(tracks)
+            if ended:
+                report.note(tracks)
     if not report.clips:
         raise MediaError(path, why_nothing(report))
 
@@ -143,8 +144,11 @@ def by_shots(
         finder.begin(tracks)
         second = 0
         for ended in tracks.advance():
+            if not ended and not tracks.pictures.has(second):
+                continue
             if ended:
                 finder.end()
+                report.note(tracks)
             for keyframe in finder.listen(math.inf if ended else tracks.heard_s):
                 report.clips += 1
                 yield keyframe
@@ -152,7 +156,6 @@ def by_shots(
                 report.dropped += tracks.pictures.take(second) is None
                 second += 1
                 on_second()
-            report.note(tracks)
     if not report.clips:
         raise MediaError(path, why_nothing(report))
 
