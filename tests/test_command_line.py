@@ -2,10 +2,12 @@
 
 import os
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 
-from visxp_jax.command_line import Parser, command
+from visxp_jax.command_line import Parser, command, without
 from visxp_jax.errors import VisxpError
 
 
@@ -99,3 +101,11 @@ def test_a_command_ends_with_its_code_and_one_line(act, code, told, capsys):
     finally:
         signal.signal(signal.SIGTERM, before)
     assert capsys.readouterr().err == told
+
+
+def test_what_made_an_output_does_not_list_all_inputs(monkeypatch):
+    inputs = [f"folders/{i}" for i in range(100)]
+    command = ["visxp folders", "--out", "features", *inputs, "--config=a.yml"]
+    monkeypatch.setattr(sys, "argv", command)
+    kept = ["visxp folders", "--out", "features", "--config=a.yml"]
+    assert without([Path(name) for name in inputs]) == kept

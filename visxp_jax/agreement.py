@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from visxp_jax import __version__
 from visxp_jax.atomic import write_whole
-from visxp_jax.command_line import Parser, command
+from visxp_jax.command_line import Parser, command, without
 from visxp_jax.errors import VisxpError
 from visxp_jax.feature_files import about_of, files_of
 from visxp_jax.progress import progress_bar
@@ -169,7 +169,7 @@ def run(features: list[Path], out: Path) -> None:
             "model": str(about.get("model", "")),
             "visxp_jax": __version__,
             "made": time.strftime("%Y-%m-%d %H:%M"),
-            "command": shlex.join(sys.argv),
+            "command": shlex.join(without(features)),
         }
         write_whole(out, page(found, made))
     except OSError as error:

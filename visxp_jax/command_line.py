@@ -5,9 +5,10 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, NoReturn, ParamSpec
 
 from visxp_jax.errors import VisxpError
@@ -43,6 +44,15 @@ def command(stopped: str) -> Callable[[Callable[P, int | None]], Callable[P, int
         return ended
 
     return decorate
+
+
+def without(inputs: Iterable[Path]) -> list[str]:
+    """The command line but for its inputs, for what is written beside each output.
+
+    There may be a million of them, and each output names its own.
+    """
+    left_out = set(inputs)
+    return [arg for arg in sys.argv if Path(arg) not in left_out]
 
 
 class Parser(argparse.ArgumentParser):

@@ -28,7 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from visxp_jax import __version__
-from visxp_jax.command_line import Parser, command
+from visxp_jax.command_line import Parser, command, without
 from visxp_jax.errors import VisxpError
 from visxp_jax.feature_files import ClipRow, Writer, about_of, file_name
 from visxp_jax.media import printable
@@ -278,7 +278,6 @@ class Files:
                 **self._notes,
                 "visxp_jax": __version__,
                 "versions": {name: version(name) for name in PACKAGES},
-                "command": sys.argv,
             },
             keep=item.unread,
         )
@@ -339,7 +338,11 @@ def run(
             "thumbnail_px": THUMBNAIL_PX,
             "shots": detector,
         },
-        {"model": os.fspath(workdir), "config": trained.encoder.name},
+        {
+            "model": os.fspath(workdir),
+            "config": trained.encoder.name,
+            "command": without(paths),
+        },
     )
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from visxp_jax import __version__
 from visxp_jax.atomic import write_whole
-from visxp_jax.command_line import Parser, command
+from visxp_jax.command_line import Parser, command, without
 from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
 from visxp_jax.production.checkpoint import (
@@ -116,6 +116,7 @@ def run(folders: list[Path], checkpoint: Path, config: Path, out: Path) -> int:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise VisxpError(f"cannot write to {out}: {error}.") from error
+    notes = {"jax": version("jax"), "command": without(folders)}
     inputs: dict[Path, dict[str, str]] = {}  # of what is being read
     failed = keyframes = 0
 
@@ -143,7 +144,7 @@ def run(folders: list[Path], checkpoint: Path, config: Path, out: Path) -> int:
             try:
                 if isinstance(found, Exception):
                     raise found
-                about = about_features(path, found, inputs.pop(path))
+                about = {**about_features(path, found), **notes, **inputs.pop(path)}
                 write(out, names[path], found.rows, about)
             # One that fails in whatever way must not cost the others their night.
             except Exception as error:
@@ -161,9 +162,7 @@ def run(folders: list[Path], checkpoint: Path, config: Path, out: Path) -> int:
     return failed
 
 
-def about_features(
-    path: Path, found: FolderFeatures, inputs: dict[str, str]
-) -> dict[str, object]:
+def about_features(path: Path, found: FolderFeatures) -> dict[str, object]:
     """What is written beside the features of a folder."""
     return {
         "source": os.fspath(path),
@@ -171,9 +170,6 @@ def about_features(
         "spectrograms_missing": found.missing,
         "spectrograms_filled": found.filled,
         "spectrograms_foreign": found.foreign,
-        "jax": version("jax"),
-        "command": sys.argv,
-        **inputs,
     }
 
 
