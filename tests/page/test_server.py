@@ -318,9 +318,10 @@ def test_files_that_cannot_be_used_are_one_line(client, tmp_path, monkeypatch):
 
 def test_a_file_that_takes_too_long_is_given_up(monkeypatch):
     monkeypatch.setattr(isolated, "LIMIT_S", 1.0)
+    before = set(multiprocessing.active_children())  # of joblib, from other tests
     with pytest.raises(VisxpError, match="takes more than 1 s to read; take an earl"):
         isolated.isolated(work, ("slow", 0))  # it would be done in 1.8 s
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= before
 
 
 def test_who_hangs_up_leaves_nothing(client, made):
