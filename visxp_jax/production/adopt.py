@@ -42,7 +42,7 @@ def encoder_config(settings: Settings, path: Path) -> EncoderConfig:
     if audio is None:
         raise VisxpError(
             f"{path} must describe an AVNet: a VisualNet hears nothing; features of "
-            "keyframes come from `python -m visxp_jax.production.extract`."
+            "keyframes come from `visxp folders`."
         )
     got = (audio.bands, audio.frames, audio.rate_hz)
     want = (*PRESET.shape, PRESET.rate_hz)

@@ -1,7 +1,7 @@
 """VisXP's features of VisXP's folders, without PyTorch.
 
-    python -m visxp_jax.production.extract FOLDERS --checkpoint=checkpoint.tar \
-        --config=model_config.yml --out=features
+    visxp folders FOLDERS --checkpoint=checkpoint.tar --config=model_config.yml \
+        --out=features
 
 For each folder, or tar.gz of one, writes features/NAME.pt as the original does: a NumPy
 file of float32 rows, one for each keyframe in the order of time: ms, first and last ms
