@@ -1,5 +1,6 @@
 """Shots are those that PySceneDetect finds by itself, at the times frames have."""
 
+import inspect
 import sys
 from fractions import Fraction
 
@@ -7,12 +8,18 @@ import av
 import cv2
 import numpy as np
 import pytest
-from scenedetect import ContentDetector, SceneManager, open_video
+from scenedetect import (
+    ContentDetector,
+    FrameTimecode,
+    SceneManager,
+    StatsManager,
+    open_video,
+)
 
 from tests.videos import write_video
 from visxp_jax.decode import decoding
 from visxp_jax.errors import VisxpError
-from visxp_jax.shots import ShotDetector
+from visxp_jax.shots import SHORTEST, THRESHOLD, Change, ShotDetector
 
 COLOURS = [(200, 30, 30), (30, 30, 200), (30, 180, 60), (220, 220, 40)]
 
@@ -91,6 +98,24 @@ def test_shots_are_those_of_pyscenedetect(suffix, cuts_s, times_s, tmp_path):
         np.testing.assert_allclose(starts_s, [0.0, *cuts_s], atol=1e-3)
     assert [end for _, end in found] == [*starts_s[1:], found[-1][1]]
     assert found[-1][1] == pytest.approx(7, abs=0.05)
+
+
+def test_changes_are_what_contentdetector_finds():
+    theirs, ours = ContentDetector(), Change()
+    theirs.stats_manager = StatsManager()
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        image = rng.integers(0, rng.integers(1, 256), (37, 64, 3), np.uint8)
+        time = FrameTimecode(i, 25.0)
+        theirs.process_frame(time, image)
+        score = ours.add(image)
+        # That of the first frame is nothing.
+        assert [score if i else None] == theirs.stats_manager.get_metrics(
+            time, ["content_val"]
+        )
+    defaults = inspect.signature(ContentDetector).parameters
+    assert defaults["threshold"].default == THRESHOLD
+    assert defaults["min_scene_len"].default == SHORTEST
 
 
 def test_frames_of_any_size_and_format_are_looked_at_small():
