@@ -1,10 +1,11 @@
-"""Memory of preparation and extraction, of a short video and of a long one.
+"""Memory of preparation, extraction and segments, of a short video and of a long one.
 
     python -m experiments.bench.memory --workdir=runs/demo --minutes 2 120
 
 Makes a video of each length (320 x 180, 25 frames and 24,000 samples a second, all
-frames different), prepares it and extracts its features, each by its own command, and
-looks 20 times a second at what all processes of a command hold together.
+frames different: one shot), prepares it, extracts its features and makes VisXP's folder of it,
+each by its own command, and looks 20 times a second at what all processes of a command
+hold together.
 """
 
 import argparse
@@ -110,6 +111,10 @@ def main() -> None:
                 "extract": [
                     *("visxp_jax.extract", f"--workdir={args.workdir}"),
                     *(f"--out={folder / 'features'}", str(folder / "videos")),
+                ],
+                "segment": [
+                    "visxp_jax.production.segment",
+                    *(f"--out={folder / 'folders'}", str(folder / "videos")),
                 ],
             }
             for job, command in jobs.items():

@@ -325,16 +325,20 @@ def test_a_file_that_takes_too_long_is_given_up(monkeypatch):
 
 
 def test_who_hangs_up_leaves_nothing(client, made):
+    def left(number: int) -> bool:
+        for _ in range(200):
+            if len(list((made / "scratch").iterdir())) == number:
+                return True
+            time.sleep(0.05)
+        return False
+
     with socket.create_connection(("127.0.0.1", client.port)) as half:
         half.sendall(
             b"POST /api/upload?name=a.png HTTP/1.1\r\nHost: localhost\r\n"
             b"Content-Length: 1000\r\n\r\nabc"
         )
-    for _ in range(100):
-        if not list((made / "scratch").iterdir()):
-            break
-        time.sleep(0.05)
-    assert not list((made / "scratch").iterdir())
+        assert left(1)
+    assert left(0)
     assert client.ask("/api/about").status == 200
 
 

@@ -39,7 +39,7 @@ class LiveIndex:
         """
         self.path = path
         self.trained: Trained | None = None
-        self._lock = threading.Lock()
+        self._loading, self._encoding = threading.Lock(), threading.Lock()
         stamp, store = self._stamp(), Store(path)  # a change between them is noticed
         if not store.manifest.segments:
             raise VisxpError(
@@ -71,16 +71,20 @@ class LiveIndex:
         return Now(stamp, Finder(searcher, model), searcher)
 
     def now(self) -> Now:
-        """The index as it is; as it was before, if what is there now is damaged."""
-        with self._lock:
-            stamp = self._stamp()
-            if stamp != self._now.stamp:
-                try:
-                    before = self._now.searcher
-                    self._now = self._load(stamp, Store(self.path), before)
-                except VisxpError:
-                    return self._now
-            return self._now
+        """The index as it is, once it is loaded by the first who asks for it.
+
+        As it was before, for others meanwhile, and if what is there now is damaged.
+        """
+        stamp = self._stamp()
+        if stamp != self._now.stamp and self._loading.acquire(blocking=False):
+            try:
+                store = Store(self.path)
+                self._now = self._load(stamp, store, self._now.searcher)
+            except VisxpError:
+                pass
+            finally:
+                self._loading.release()
+        return self._now
 
     def vectors_of(self, example: Example) -> dict[str, np.ndarray]:
         """Of what is to be searched by.
@@ -88,7 +92,8 @@ class LiveIndex:
         Raises:
             VisxpError: there is no model.
         """
-        if self.trained is None:
+        trained = self.trained
+        if trained is None:
             raise VisxpError("a file from elsewhere needs the model.")
-        with self._lock:
-            return encoded(self.trained, example)
+        with self._encoding:
+            return encoded(trained, example)
