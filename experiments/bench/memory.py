@@ -3,9 +3,9 @@
     python -m experiments.bench.memory --workdir=runs/demo --minutes 2 120
 
 Makes a video of each length (320 x 180, 25 frames and 24,000 samples a second, all
-frames different: one shot), prepares it, extracts its features and makes VisXP's folder of it,
-each by its own command, and looks 20 times a second at what all processes of a command
-hold together.
+frames different, one shot), prepares it, extracts its features, and makes VisXP's
+folder of it, each by its own command, and looks 20 times a second at what all
+processes of a command hold together.
 """
 
 import argparse
