@@ -10,9 +10,10 @@ import pytest
 from tests.search.features import vectors, write_features
 from visxp_jax.errors import VisxpError
 from visxp_jax.search import __main__ as search
-from visxp_jax.search.approximate import Approximate, build
+from visxp_jax.search.approximate import LOCK, Approximate, build
 from visxp_jax.search.exact import Searcher, match_scores
 from visxp_jax.search.store import Store
+from visxp_jax.train.lock import locked
 
 MODULE = importlib.import_module("visxp_jax.search.approximate")
 SECONDS = 150
@@ -74,6 +75,32 @@ def test_what_was_taken_out_or_added_since_counts(store, tmp_path):
     assert recall(store, "audio") > 0.95
 
 
+def test_compacting_leaves_graphs_of_which_nothing_is_gone(store, monkeypatch):
+    store.delete(["news1.mp4"])
+    left = sorted((store.path / "segments").glob("*/*.usearch"))
+    assert len(left) == 4
+    reader, opened = Approximate(store), MODULE._opened
+
+    def compacted_meanwhile(*args):
+        monkeypatch.setattr(MODULE, "_opened", opened)
+        Store(store.path).compact()
+        return opened(*args)
+
+    monkeypatch.setattr(MODULE, "_opened", compacted_meanwhile)
+    assert len(Approximate(store)) == len(reader) == 750
+    assert sorted((store.path / "segments").glob("*/*.usearch")) == left[2:]
+    assert build(store) == 1
+
+
+def test_a_graph_that_was_not_finished_is_made_anew_by_one_at_a_time(store):
+    (segment, *_) = sorted((store.path / "segments").iterdir())
+    (segment / "video.usearch").rename(segment / "video.usearch.tmp")
+    with locked(store.path, name=LOCK), pytest.raises(VisxpError, match="another run"):
+        build(store)
+    assert build(store) == 1
+    assert not list(segment.glob("*.tmp"))
+
+
 @pytest.mark.parametrize("share", [0.5, 0.1, 0.01])
 def test_what_may_be_found_can_be_limited(share, store):
     allowed = np.random.default_rng(0).random(900) < share
@@ -114,7 +141,8 @@ def test_the_command_line_makes_graphs_and_says_what_is_missing(
     find = ["find", index, "--like=news1.mp4", "--at=3", "--approximate", "-k", "3"]
     assert search.main(find) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
-    store.compact()
+    for graph in (store.path / "segments").glob("*/*.usearch"):
+        graph.unlink()
     assert search.main(find) == 2
     assert "run `visxp search graph" in capsys.readouterr().err
     assert search.main(["graph", index]) == 0

@@ -22,8 +22,10 @@ from visxp_jax.progress import progress_bar
 from visxp_jax.search.catalogue import Catalogue, Hit
 from visxp_jax.search.exact import cosines
 from visxp_jax.search.store import Rows, Store, sync
+from visxp_jax.train.lock import locked
 
 GRAPH = "{}.usearch"
+LOCK = "GRAPH_LOCK"  # clips may be added meanwhile
 BLOCK = 2**12  # vectors that are added or compared at once
 # Where so few clips may be found, or so small a share, all of them are compared.
 FEW, RARE = 4096, 1 / 16
@@ -52,20 +54,26 @@ def build(store: Store) -> int:
         Number of segments that got one.
 
     Raises:
-        VisxpError: usearch is not installed, or the store is damaged.
+        VisxpError: usearch is not installed, the store is damaged, or another process
+            makes graphs of it.
     """
     make = load_usearch()
-    lacking = [
-        rows
-        for rows in store.rows()
-        if not all((rows.folder / GRAPH.format(name)).exists() for name in MODALITIES)
-    ]
-    total = sum(len(rows.stored) for rows in lacking) * len(MODALITIES)
-    with progress_bar(desc="graph", unit="vector", total=total) as bar:
-        for rows in lacking:
-            for name in MODALITIES:
-                _build(make, rows, name, bar.update)
+    with locked(store.path, name=LOCK):
+        lacking = [
+            rows
+            for rows in store.rows()
+            if not all(_graph(rows, name).exists() for name in MODALITIES)
+        ]
+        total = sum(len(rows.stored) for rows in lacking) * len(MODALITIES)
+        with progress_bar(desc="graph", unit="vector", total=total) as bar:
+            for rows in lacking:
+                for name in MODALITIES:
+                    _build(make, rows, name, bar.update)
     return len(lacking)
+
+
+def _graph(rows: Rows, name: str) -> Path:
+    return rows.folder / GRAPH.format(name)
 
 
 def _build(make: Any, rows: Rows, name: str, done: Callable[[int], object]) -> None:
@@ -77,8 +85,8 @@ def _build(make: Any, rows: Rows, name: str, done: Callable[[int], object]) -> N
         there = part.any(axis=1)  # zeros stand for what is not there
         graph.add(keys[there], part[there])
         done(len(part))
-    path = rows.folder / GRAPH.format(name)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    path = _graph(rows, name)
+    unfinished = path.with_name(f"{path.name}.tmp")  # or that of who was stopped
     try:
         graph.save(os.fspath(unfinished))
         sync(unfinished)
@@ -112,10 +120,10 @@ class Approximate(Catalogue):
         Raises:
             VisxpError: usearch is not installed, no graph is there, or one is damaged.
         """
-        make, found = load_usearch(), store.rows()
-        super().__init__(found)
-        self._parts = [_part(make, rows) for rows in found]
-        if found and not any(part.graphs for part in self._parts):
+        make = load_usearch()
+        self._parts = store.current(lambda: [_part(make, x) for x in store.rows()])
+        super().__init__([part.rows for part in self._parts])
+        if self._parts and not any(part.graphs for part in self._parts):
             raise VisxpError(
                 f"{store.path} must have graphs for approximate search, but has none: "
                 f"run `visxp search graph {store.path}`."
@@ -175,7 +183,7 @@ class Approximate(Catalogue):
 def _part(make: Any, rows: Rows) -> _Part:
     graphs = {}
     for name in MODALITIES:
-        path = rows.folder / GRAPH.format(name)
+        path = _graph(rows, name)
         if path.exists():
             graphs[name] = _opened(make, path, rows.vectors[name].shape[1])
     written = int(rows.stored.max(initial=-1)) + 1

@@ -170,14 +170,14 @@ class Store:
         Raises:
             VisxpError: a file of a segment is missing or damaged.
         """
-        return self._now(
+        return self.current(
             lambda: [
                 self._segment(segment, vectors=vectors)
                 for segment in self.manifest.segments
             ]
         )
 
-    def _now(self, read: Callable[[], T]) -> T:
+    def current(self, read: Callable[[], T]) -> T:
         """What is read of segments; again if others have replaced them meanwhile."""
         while True:
             manifest = self.manifest
@@ -262,7 +262,7 @@ class Store:
             VisxpError: a file is no such one, or of other weights than the index. Those
                 saved before it stay.
         """
-        known = self._now(lambda: self._stamps(collection))
+        known = self.current(lambda: self._stamps(collection))
         clips, unchanged, waiting = 0, 0, []
         for path in features:
             stamp, found = _stamp(path), None
@@ -399,44 +399,56 @@ class Store:
             return before - len(self)
 
     def compact(self) -> None:
-        """Write what counts anew, in few segments, and drop the rest."""
+        """Write what counts anew, in few segments, and drop the rest.
+
+        Segments that are large enough and those that no other would join are left as
+        they are, with their graphs, if all of their clips count.
+        """
         with self._writing():
-            groups: list[tuple[str, list[Rows]]] = []
-            of_collection: dict[str, list[Rows]] = {}
+            groups: list[list[tuple[Segment, Rows]]] = []
+            of_collection: dict[str, list[tuple[Segment, Rows]]] = {}
             for segment in self.manifest.segments:
                 rows = self._segment(segment, vectors=True)
                 if not rows.table.num_rows:
                     continue
+                if segment.rows >= CLIPS_PER_SEGMENT and not segment.deleted:
+                    groups.append([(segment, rows)])
+                    continue
                 group = of_collection.get(segment.collection)
                 if group is None or sum(map(_clips, group)) >= CLIPS_PER_SEGMENT:
                     group = of_collection[segment.collection] = []
-                    groups.append((segment.collection, group))
-                group.append(rows)
+                    groups.append(group)
+                group.append((segment, rows))
             known = {name: self._stamps(name) for name in of_collection}
             segments, number = [], self.manifest.next
-            for collection, group in groups:
-                table = pa.concat_tables([rows.table for rows in group])
-                thumbnails = [_taken(rows.thumbnails, rows.stored) for rows in group]
+            for group in groups:
+                first, _ = group[0]
+                if len(group) == 1 and not first.deleted:
+                    segments.append(first)
+                    continue
+                found = [rows for _, rows in group]
+                table = pa.concat_tables([rows.table for rows in found])
+                thumbnails = [_taken(rows.thumbnails, rows.stored) for rows in found]
                 table = table.append_column(
                     "thumbnail", pa.chunked_array(sum(thumbnails, []), pa.binary())
                 )
                 vectors = {
-                    name: np.concatenate([rows.vectors_of(name) for rows in group])
+                    name: np.concatenate([rows.vectors_of(name) for rows in found])
                     for name in MODALITIES
                 }
-                videos = set(table["path"].to_pylist())
-                stamps = {s: x for s, x in known[collection].items() if videos & set(x)}
+                videos, stamps = set(table["path"].to_pylist()), known[first.collection]
+                stamps = {s: x for s, x in stamps.items() if videos & set(x)}
                 self._write_segment(f"{number:06d}", table, vectors, stamps)
-                segments.append(Segment(f"{number:06d}", len(table), collection))
+                segments.append(Segment(f"{number:06d}", len(table), first.collection))
                 number += 1
             old = self.manifest.segments
             self._commit(replace(self.manifest, next=number, segments=tuple(segments)))
-            for segment in old:
+            for segment in set(old) - set(segments):
                 shutil.rmtree(self.path / "segments" / segment.name)
 
 
-def _clips(rows: Rows) -> int:
-    return rows.table.num_rows
+def _clips(one: tuple[Segment, Rows]) -> int:
+    return one[1].table.num_rows
 
 
 def _videos(features: FeatureFile) -> set[str]:
