@@ -27,7 +27,6 @@ CORE = [
     "array_record>=0.8.6",
     "av>=18.1",
     "grain>=0.2.18",
-    "jaxtyping>=0.3.11",
     "joblib>=1.6",
     "numpy>=2.4",
     "pillow>=13",

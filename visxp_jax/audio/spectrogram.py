@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float32, Shaped
 
 # Late, as librosa: half of what it takes to start a command that hears nothing.
 if TYPE_CHECKING:
@@ -71,21 +70,21 @@ class Spectrogram:
         return (float(np.log(self.floor)) - self.mean) / self.std
 
     @property
-    def empty_bands(self) -> Bool[np.ndarray, " m"]:
-        """Bands that no bin feeds: they are `silence` whatever the sound is."""
+    def empty_bands(self) -> np.ndarray:
+        """Bands that no bin feeds, bool [bands]: `silence` whatever the sound is."""
         return np.diff(self._bank.indptr) == 0
 
-    def log_mel(
-        self, wave: Float32[np.ndarray, "*b samples"]
-    ) -> Float32[np.ndarray, "*b m f"]:
+    def log_mel(self, wave: np.ndarray) -> np.ndarray:
         """Normalised log spectrogram of one second of sound, or of a batch of seconds.
 
         Args:
-            wave: Mono, float32 in [-1, 1], `rate_hz` samples per clip.
+            wave: Mono, float32 [samples] or [b, samples] in [-1, 1], `rate_hz` samples
+                per clip.
 
         Returns:
-            (natural log of power, at least `floor`, minus `mean`) / `std`, no unit.
-            Frame i starts at i * hop_samples - pad_samples.
+            float32 [bands, frames] or [b, bands, frames]: (natural log of power, at
+            least `floor`, minus `mean`) / `std`, no unit. Frame i starts at sample
+            i * hop_samples - pad_samples.
 
         Raises:
             ValueError: a clip is not exactly one second, or is neither one clip nor a
@@ -156,10 +155,8 @@ class Spectrogram:
         return sparse.csr_array((weights / self.n_fft).astype(np.float32))
 
 
-def _htk_bins_bank(
-    rate_hz: int, n_fft: int, bands: int
-) -> Shaped[np.ndarray, "m bins"]:
-    """Triangles whose corners are rounded down to whole bins.
+def _htk_bins_bank(rate_hz: int, n_fft: int, bands: int) -> np.ndarray:
+    """Triangles whose corners are rounded down to whole bins, [bands, bins].
 
     Where two corners share a bin the triangle has no area: at 24 kHz 38 of 257 bands
     are always empty. Published weights were trained on that.
