@@ -116,6 +116,8 @@ def test_a_result_plays_and_keys_go_on(browser, client: Client):
     browser.open(browser.run(f"return {tree};"))
     title = 'document.querySelector("#tree-node h3")?.textContent'
     assert browser.wait(title) == "0.mp4 at 0:00.0"
+    told = browser.run('return document.querySelector("nav").textContent;')
+    assert "0.mp4 at 0:00.0, among the 15 seconds that look most like it" in told
     browser.run('document.querySelector("#tree-node .clip a").click();')
     found(browser, "Seconds that look like this")
 
@@ -132,7 +134,7 @@ def test_a_result_plays_from_its_second_on_and_its_place_can_be_taken_along(
     monkeypatch.setattr(Catalogue, "clip", in_a_shot)
     browser.open(client.url + "#name=0.mp4")
     found(browser, "Files named “0.mp4”")
-    browser.run('document.querySelector(".look[data-at=\'2\']").click();')
+    browser.run("document.querySelector(\".look[data-at='2']\").click();")
     video = 'document.querySelector("#viewer video")'
     assert browser.wait(f"{video}?.duration") == pytest.approx(2.5, abs=0.15)
     assert browser.wait(f"{video}.currentTime") >= 1.5
