@@ -8,6 +8,7 @@ the videos in which that is least on average, and the seconds: dubbed, exchanged
 shifted sound, music laid over, silence.
 """
 
+import os
 import shlex
 import sys
 import time
@@ -19,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_prep.sources import path_of
 from visxp_jax import __version__
 from visxp_jax.atomic import write_whole
 from visxp_jax.command_line import Parser, command, without
@@ -104,7 +106,8 @@ def read(files: Iterable[Path]) -> list[Found]:
 
 def seconds_of(found: Found, rows: Iterable[int]) -> list[Second]:
     """Some seconds of a video, with their thumbnails."""
-    rows = list(rows)
+    rows, path = list(rows), path_of(Path.cwd(), found.path)
+    address = path.as_uri() if os.path.isfile(path) else ""
     thumbnails = pq.read_table(found.file, columns=["thumbnail"])["thumbnail"]
     return [
         Second(
@@ -112,6 +115,7 @@ def seconds_of(found: Found, rows: Iterable[int]) -> list[Second]:
             start_s=float(found.start_s[row]),
             agreement=float(found.agreement[row]),
             thumbnail=thumbnails[row].as_py(),
+            address=address,
         )
         for row in rows
     ]

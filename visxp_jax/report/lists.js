@@ -16,6 +16,7 @@ const lists = (() => {
   };
   // Rows of values by column, all of the same columns.
   const save = (name, rows) => {
+    if (!rows.length) return;
     const lines = [Object.keys(rows[0]), ...rows.map((row) => Object.values(row))];
     const text = lines.map((line) => line.map(cell).join(",") + "\r\n").join("");
     const a = document.createElement("a");
