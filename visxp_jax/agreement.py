@@ -8,7 +8,6 @@ the videos in which that is least on average, and the seconds: dubbed, exchanged
 shifted sound, music laid over, silence.
 """
 
-import os
 import shlex
 import sys
 import time
@@ -20,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.sources import path_of
+from data_prep.sources import address_of
 from visxp_jax import __version__
 from visxp_jax.atomic import write_whole
 from visxp_jax.command_line import Parser, command, without
@@ -106,8 +105,7 @@ def read(files: Iterable[Path]) -> list[Found]:
 
 def seconds_of(found: Found, rows: Iterable[int]) -> list[Second]:
     """Some seconds of a video, with their thumbnails."""
-    rows, path = list(rows), path_of(Path.cwd(), found.path)
-    address = path.as_uri() if os.path.isfile(path) else ""
+    rows, address = list(rows), address_of(Path.cwd(), found.path)
     thumbnails = pq.read_table(found.file, columns=["thumbnail"])["thumbnail"]
     return [
         Second(

@@ -2,9 +2,11 @@
 
 import csv
 import io
+import os
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import numpy as np
 import pytest
@@ -325,6 +327,10 @@ def test_one_file_ranks_by_itself(browser, made: Path, tmp_path, capsys):
     browser.run(f"{button}.click();")
     assert browser.wait('document.querySelector("audio")?.duration') == 1
     assert browser.run(f"return {button}.className;") == "hear playing"
+    opened = 'document.querySelector("#viewer a[target]").href'
+    link = urlsplit(browser.run(f"return {opened};"))
+    assert Path(os.fsdecode(unquote_to_bytes(link.path))).is_file()
+    assert link.fragment in ("t=0", "t=1", "t=2")
     click(browser, "All of this file", "#viewer")
     assert len(found(browser, "All of ")) == 3
     browser.run("history.back();")

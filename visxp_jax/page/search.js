@@ -305,6 +305,11 @@
     const file = make("a", "", "All of this file");
     file.href = link({ file: clip.path, from: clip.key });
     ways.push(file);
+    if (clip.address) {
+      const video = make("a", "", "Open the video here");
+      Object.assign(video, { href: `${clip.address}#t=${clip.start_s}`, target: "_blank", rel: "noopener" });
+      ways.push(video);
+    }
     if (source.hierarchy) {
       const tree = make("a", "", "In the hierarchy");
       tree.href = source.hierarchy(clip);
