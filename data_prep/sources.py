@@ -67,6 +67,12 @@ def path_of(folder: Path, name: str) -> Path:
     return folder / os.fsdecode(odd_bytes)
 
 
+def address_of(folder: Path, name: str) -> str:
+    """URL of the file of a `Source.name`, for links; none if it is not there."""
+    path = path_of(folder, name)
+    return path.as_uri() if os.path.isfile(path) else ""
+
+
 def find_sources(
     videos: Path, *, labels: Path | None, leave_out: Collection[Path]
 ) -> list[Source]:

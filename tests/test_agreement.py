@@ -100,6 +100,32 @@ def test_the_page_is_sorted_and_searched_in_a_browser(features, tmp_path):
     assert found["drawn"]
 
 
+@pytest.mark.browser
+@needs_browser
+def test_a_second_links_to_its_video_and_lists_are_saved(tmp_path):
+    video = tmp_path / "odd name#1.mp4"
+    video.touch()
+    for name in (str(video), "=gone.mp4"):
+        writer = Writer(tmp_path, str(len(name)))
+        row = ClipRow(name, 3.0, 4.0, 3.5, True, False, False)._replace(agreement=0.25)
+        writer.add(row, {"video": np.ones(2), "audio": np.ones(2)})
+        writer.finish({"model_sha256": "f" * 64})
+    out = tmp_path / "page.html"
+    assert agreement.main([str(tmp_path), f"--out={out}"]) == 0
+    page = Page(out.read_text())
+    links = {link["href"] for link in page.all("a")}
+    assert links == {f"{video.as_uri()}#t=3"}
+    actions = """
+      const blobs = [];
+      URL.createObjectURL = (blob) => { blobs.push(blob); return "#"; };
+      for (const id of ["save", "save-seconds"]) document.getElementById(id).click();
+      seen.saved = await Promise.all(blobs.map((blob) => blob.text()));
+    """
+    videos, seconds = seen(out.read_text(), actions, tmp_path)["saved"]
+    assert '\r\n"\'=gone.mp4",0.25,00:00:01.000,0,0\r\n' in videos
+    assert f"\r\n{video},00:00:03.000,0.25\r\n" in seconds
+
+
 def test_hostile_names_stay_text(features, tmp_path):
     out = tmp_path / "page.html"
     assert agreement.main([str(features), f"--out={out}"]) == 0

@@ -43,6 +43,13 @@ def test_mistakes_are_one_line(args, line):
     assert done.stderr.count("\n") == 1
 
 
+def test_the_module_is_the_command_too():
+    command = [sys.executable, "-m", "visxp_jax.cli", "extrct"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "did you mean 'extract'?" in done.stderr
+
+
 def test_a_verb_with_worker_processes_runs(tmp_path):
     (tmp_path / "videos").mkdir()
     for name in ("a", "b", "c"):

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_prep.sources import address_of
 from visxp_jax import __version__
 from visxp_jax.atomic import write_whole
 from visxp_jax.command_line import Parser, command, without
@@ -104,7 +105,7 @@ def read(files: Iterable[Path]) -> list[Found]:
 
 def seconds_of(found: Found, rows: Iterable[int]) -> list[Second]:
     """Some seconds of a video, with their thumbnails."""
-    rows = list(rows)
+    rows, address = list(rows), address_of(Path.cwd(), found.path)
     thumbnails = pq.read_table(found.file, columns=["thumbnail"])["thumbnail"]
     return [
         Second(
@@ -112,6 +113,7 @@ def seconds_of(found: Found, rows: Iterable[int]) -> list[Second]:
             start_s=float(found.start_s[row]),
             agreement=float(found.agreement[row]),
             thumbnail=thumbnails[row].as_py(),
+            address=address,
         )
         for row in rows
     ]

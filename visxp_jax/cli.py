@@ -37,3 +37,7 @@ def main() -> None:
     sys.argv = [f"visxp {verb}", *sys.argv[2:]]
     # As `python -m` does, so that worker processes find their way back to it.
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -197,9 +197,14 @@ def files_of(paths: Sequence[Path]) -> Iterator[Path]:
     """Feature files by themselves, and those in folders, sorted.
 
     Raises:
-        VisxpError: a folder holds none.
+        VisxpError: one is missing, or a folder holds none.
     """
     for path in paths:
+        if not path.exists():
+            raise VisxpError(
+                f"{path} must be what `visxp extract` wrote, a folder or a file of it; "
+                "it is missing."
+            )
         if not path.is_dir():
             yield path
             continue

@@ -1,7 +1,12 @@
 """The page in headless Chromium: hands on it, with real files."""
 
+import csv
+import io
+import os
+import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import numpy as np
 import pytest
@@ -14,6 +19,7 @@ from visxp_jax.page import __main__ as page
 from visxp_jax.page.offline import _vectors
 from visxp_jax.page.places import BUSY, Busy, taken
 from visxp_jax.search import __main__ as search
+from visxp_jax.search.catalogue import Catalogue
 from visxp_jax.search.exact import Searcher
 from visxp_jax.search.finder import Finder
 from visxp_jax.search.store import Store
@@ -60,6 +66,8 @@ def test_from_a_picture_to_its_like_and_back(browser, client: Client, tmp_path):
     asked = dict(browser.run(f"return {ADDRESS};"))
     assert names == [hit["name"] for hit in client.search(**asked)["hits"]]
     assert names[0] == "1.mov"
+    title = browser.run("return document.title;")
+    assert title == "mine.png – Seconds that look like this – Search in index"
     shown = 'document.querySelector("#query img").naturalWidth'
     assert browser.wait(shown) == 64
     # On from a result, by sound: its address says all.
@@ -110,8 +118,55 @@ def test_a_result_plays_and_keys_go_on(browser, client: Client):
     browser.open(browser.run(f"return {tree};"))
     title = 'document.querySelector("#tree-node h3")?.textContent'
     assert browser.wait(title) == "0.mp4 at 0:00.0"
+    told = browser.run('return document.querySelector("nav").textContent;')
+    assert "0.mp4 at 0:00.0, among the 15 seconds that look most like it" in told
     browser.run('document.querySelector("#tree-node .clip a").click();')
     found(browser, "Seconds that look like this")
+
+
+def test_a_result_plays_from_its_second_on_and_its_place_can_be_taken_along(
+    browser, client: Client, tmp_path, monkeypatch
+):
+    clip = Catalogue.clip
+
+    def in_a_shot(self, row, score=1.0):
+        there = {"shot_start_s": 0.5, "shot_end_s": 3.0, "collection": "=1+1"}
+        return clip(self, row, score)._replace(**there)
+
+    monkeypatch.setattr(Catalogue, "clip", in_a_shot)
+    browser.open(client.url + "#name=0.mp4")
+    found(browser, "Files named “0.mp4”")
+    browser.run("document.querySelector(\".look[data-at='2']\").click();")
+    video = 'document.querySelector("#viewer video")'
+    assert browser.wait(f"{video}?.duration") == pytest.approx(2.5, abs=0.15)
+    assert browser.wait(f"{video}.currentTime") >= 1.5
+    browser.run(f"{video}.pause(); {video}.currentTime = 1;")
+    now = 'document.getElementById("viewer-now").textContent'
+    browser.wait(f"{now} === '00:00:01.500'")
+    said = 'document.getElementById("viewer-said").textContent'
+    click(browser, "Copy time", "#viewer")
+    assert browser.wait(said) == "Copied: 00:00:01.500"
+    # Where that is not allowed, it is there to be copied by hand.
+    browser.run("navigator.clipboard.writeText = () => Promise.reject();")
+    click(browser, "Copy path", "#viewer")
+    path = client.search(name="0.mp4")["hits"][0]["path"]
+    browser.wait(f"getSelection().toString() === {path!r}")
+    browser.press("Escape")
+    # As a list, in which nothing runs.
+    browser.open(client.url)
+    found(browser, "Something to begin with")
+    to = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    browser.call("Page.setDownloadBehavior", **to)
+    browser.run('document.getElementById("save").click();')
+    saved, until = tmp_path / "found.csv", time.monotonic() + 10
+    while not saved.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    rows = list(csv.DictReader(io.StringIO(saved.read_bytes().decode("utf-8-sig"))))
+    hits = client.search()["hits"]
+    assert [row["file"] for row in rows] == [hit["path"] for hit in hits]
+    assert {row["collection"] for row in rows} == {"'=1+1"}
+    shot = (rows[1]["start"], rows[1]["shot_start"], rows[1]["shot_end"])
+    assert shot == ("00:00:01.000", "00:00:00.500", "00:00:03.000")
 
 
 def test_narrow_screens_and_where_one_was(browser, client: Client):
@@ -272,6 +327,10 @@ def test_one_file_ranks_by_itself(browser, made: Path, tmp_path, capsys):
     browser.run(f"{button}.click();")
     assert browser.wait('document.querySelector("audio")?.duration') == 1
     assert browser.run(f"return {button}.className;") == "hear playing"
+    opened = 'document.querySelector("#viewer a[target]").href'
+    link = urlsplit(browser.run(f"return {opened};"))
+    assert Path(os.fsdecode(unquote_to_bytes(link.path))).is_file()
+    assert link.fragment in ("t=0", "t=1", "t=2")
     click(browser, "All of this file", "#viewer")
     assert len(found(browser, "All of ")) == 3
     browser.run("history.back();")

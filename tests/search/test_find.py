@@ -14,6 +14,7 @@ from tests.search.collection import make_collection
 from tests.videos import write_video
 from visxp_jax.audio.spectrogram import PRESETS
 from visxp_jax.errors import VisxpError
+from visxp_jax.feature_files import ClipRow, Writer
 from visxp_jax.search import __main__ as search
 from visxp_jax.search.reading import read_picture, read_sound
 
@@ -38,6 +39,7 @@ def test_a_second_of_the_index_finds_others(made, capsys):
     hits = found(made, capsys, f"--like={like}", "--at=1.5", "-k", "20")
     assert len(hits) == 14  # all but itself
     assert (like, 1.0) not in {(hit["path"], hit["start_s"]) for hit in hits}
+    assert found(made, capsys, "--like=2.mp4", "--at=1.5", "-k", "20") == hits
     scores = [hit["score"] for hit in hits]
     assert scores == sorted(scores, reverse=True)
     hits = found(made, capsys, f"--like={like}", "--by=sound", "-k", "20")
@@ -133,11 +135,21 @@ def test_mistakes_are_one_line(made, tmp_path, capsys):
     write_video(other, seconds=2)
     (tmp_path / "bad.jpg").write_bytes(b"garbage")
     run = f"--workdir={made / 'run'}"
+    both = str(tmp_path / "both")
+    for path in ("a/0.mp4", "b/0.mp4"):
+        writer = Writer(tmp_path, path[0])
+        row = ClipRow(path, 0.0, 1.0, 0.5, True, False, False)
+        writer.add(row, {"video": np.ones(2), "audio": np.ones(2)})
+        writer.finish({"model_sha256": "f" * 64})
+        assert search.main(["add", both, str(tmp_path / f"{path[0]}.parquet")]) == 0
+    capsys.readouterr()
     for args, line in (
         (["find", index, f"--like={other}"], "needs the model: give --workdir"),
         (["find", index, f"--like={other}", "--at=7", run], "no whole second at 7 s"),
         (["find", index, f"--like={tmp_path / 'bad.jpg'}", run], "readable picture"),
-        (["find", index, f"--like={tmp_path / 'no.wav'}", run], "no such file"),
+        (["find", index, f"--like={tmp_path / 'no.wav'}"], "there is no such file"),
+        (["find", both, "--like=0.mp4"], "2 are called so: "),
+        (["add", index, str(tmp_path / "none")], "it is missing"),
         (
             ["find", index, f"--like={made / '4.mp4'}", "--by=sound"],
             "no sound to search by",

@@ -57,7 +57,7 @@ def serve(index: Path, workdir: Path | None, host: str, port: int) -> None:
                 )
             named = f"[{host}]" if ":" in host else host
             address = f"http://{named}:{server.server_address[1]}/"
-            print(f"{address}  (Ctrl-C ends it)", flush=True)
+            print(f"{address}  (open it in a browser; Ctrl-C ends it)", flush=True)
             server.serve_forever()
 
 

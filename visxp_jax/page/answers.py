@@ -17,6 +17,8 @@ from visxp_jax.search.exact import Searcher
 RESULTS = 60
 OF_FILE = 240  # of longer files every other second, or fewer
 MAX_TEXT = 4096  # of a file name
+AFTER_S = 4.0  # of a clip, that are played as well
+MAX_SHOT_S = 20.0  # of longer shots only the clip and what comes after it
 
 
 class Upload(NamedTuple):
@@ -29,6 +31,14 @@ class Upload(NamedTuple):
 
 class Missing(VisxpError):
     """There is no such thing (any more)."""
+
+
+def played(hit: Hit) -> tuple[float, float]:
+    """From when to when its file is played: its shot, or it and some after it."""
+    first, last = hit.shot_start_s, hit.shot_end_s
+    if first is not None and last is not None and 0 < last - first <= MAX_SHOT_S:
+        return first, last
+    return hit.start_s, hit.end_s + AFTER_S
 
 
 def clip_json(searcher: Searcher, hit: Hit) -> dict[str, Any]:
@@ -48,7 +58,10 @@ def clip_json(searcher: Searcher, hit: Hit) -> dict[str, Any]:
         "end_s": hit.end_s,
         "key": hit.collection,
         "in": shown(hit.collection),
+        "plays_from_s": played(hit)[0],
         "shot": shot,
+        "shot_start_s": hit.shot_start_s,
+        "shot_end_s": hit.shot_end_s,
         "agreement": hit.agreement,
         "heard": searcher.has(hit.row, "audio"),
         "score": None,

@@ -8,14 +8,12 @@ from pathlib import Path
 
 from data_prep.sources import path_of
 from visxp_jax.errors import VisxpError
-from visxp_jax.page.answers import Missing
+from visxp_jax.page.answers import Missing, played
 from visxp_jax.page.cut import CutTask, cut_of
 from visxp_jax.page.places import WAIT_S, taken
 from visxp_jax.search.catalogue import Hit
 from visxp_jax.search.isolated import isolated
 
-AFTER_S = 4.0  # of a clip, that are played as well
-MAX_SHOT_S = 20.0  # of longer shots only the clip and what comes after it
 CACHE_BYTES = 64 * 2**20
 
 
@@ -44,8 +42,11 @@ class Clips:
         """
         path = path_of(Path.cwd(), hit.path)
         if not os.path.isfile(path):
-            raise Missing("the original file is no longer where it was indexed.")
-        key = (path, *_part(hit))
+            raise Missing(
+                "the original file is no longer where it was indexed; put it back, or "
+                "extract and add it from where it is now."
+            )
+        key = (path, *played(hit))
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -66,10 +67,3 @@ class Clips:
             raise VisxpError(f"the clip cannot be written: {error.strerror}.") from None
         finally:
             out.unlink(missing_ok=True)
-
-
-def _part(hit: Hit) -> tuple[float, float]:
-    first, last = hit.shot_start_s, hit.shot_end_s
-    if first is not None and last is not None and 0 < last - first <= MAX_SHOT_S:
-        return first, last
-    return hit.start_s, hit.end_s + AFTER_S

@@ -54,7 +54,7 @@ def strict(page: str, policy: str) -> str:
 
 
 def _page(title: str, source: str, policy: str, *, held: str = "") -> str:
-    scripts = [resource("player.js")] if held else []
+    scripts = [resource("lists.js"), *([resource("player.js")] if held else [])]
     scripts += [resource(name, PACKAGE) for name in (source, "search.js")]
     return filled(
         "search.html",

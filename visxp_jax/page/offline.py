@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.sources import path_of
+from data_prep.sources import address_of, path_of
 from visxp_jax.atomic import write_whole
 from visxp_jax.errors import VisxpError
 from visxp_jax.feature_files import MODALITIES
@@ -45,6 +45,9 @@ def write_page(index: Path, out: Path) -> None:
         )
     rows = range(n)
     clips = [clip_json(searcher, searcher.clip(row)) for row in rows]
+    paths = {clip["path"] for clip in clips}
+    addresses = {path: address_of(Path.cwd(), path) for path in paths}
+    clips = [clip | {"address": addresses[clip["path"]]} for clip in clips]
     media = Media()
     sounds, missing = _sounds(searcher, media)
     data = {

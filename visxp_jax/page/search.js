@@ -25,6 +25,7 @@
     "sight sound": ["Sounds for this picture", "Sounds that go with this picture", "ear"],
     "sound sight": ["Pictures for this sound", "Pictures that go with this sound", "eye"],
   };
+  const title = document.title;
   let about = null;
   const offered = (clip) => about.ways.filter(([by]) => {
     if (by === "both") return clip.heard && clip.seen !== false;
@@ -210,8 +211,8 @@
     if (now.has("like") || now.has("upload")) {
       const best = now.has("every") ? "The best seconds" : "The best second of each file";
       const kind = chosen[0] === chosen[1]
-        ? "the most alike first; 1.00 would be the same."
-        : "with how probable the model holds it that the two belong together.";
+        ? "the most alike first. 1.00 would be the same. The numbers only set the order: what is not alike may have 0.9, too."
+        : "with how probable it is, to the model, that the two belong together.";
       return [WAYS[chosen.join(" ")][1], [`${best}, ${kind}`]];
     }
     if (now.has("file")) {
@@ -250,6 +251,8 @@
       asking(null);
       hits = [];
       byId("hits").replaceChildren();
+      byId("save").hidden = true;
+      document.title = title;
       byId("heading").textContent = "That did not work";
       return trouble(error.message);
     }
@@ -263,6 +266,9 @@
     const [heading, note] = described(answer, chosen);
     byId("heading").textContent = heading;
     byId("note").replaceChildren(...note);
+    const what = searched ? [answer.query.name, heading] : location.hash.length > 1 ? [heading] : [];
+    document.title = [...what, title].join(" – ");
+    byId("save").hidden = !hits.length;
     const across = searched && chosen[0] !== chosen[1];
     byId("hits").replaceChildren(...hits.map((clip, at) => card(clip, at, across)));
     if (!hits.length) byId("note").replaceChildren("Nothing was found", state().has("in") ? " in this collection." : ".");
@@ -281,8 +287,14 @@
     byId("viewer-name").textContent = clip.name;
     byId("viewer-why").textContent = "";
     const failed = (words) => { byId("viewer-why").textContent = words; };
-    source.play(clip, byId("viewer-stage"), failed);
-    const facts = [["Time", `${clip.at} – ${clip.end}`], ["Shot", clip.shot], ["Collection", clip.in], ["Folder", clip.folder]];
+    byId("viewer-said").textContent = "";
+    const player = source.play(clip, byId("viewer-stage"), failed);
+    const now = (time_s) => { byId("viewer-now").textContent = lists.timecode(time_s); };
+    now(clip.start_s);
+    player.addEventListener("timeupdate", () => {
+      if (player.isConnected) now(clip.plays_from_s + player.currentTime);
+    });
+    const facts = [["Second", `${clip.at} – ${clip.end}`], ["Shot", clip.shot], ["Collection", clip.in], ["Folder", clip.folder]];
     if (clip.agreement !== null) facts.push(["Sound fits picture", `${Math.round(100 * clip.agreement)} %`]);
     byId("viewer-facts").replaceChildren(...facts.filter(([, value]) => value).map(([name, value]) => {
       const row = make("div");
@@ -293,9 +305,16 @@
     const file = make("a", "", "All of this file");
     file.href = link({ file: clip.path, from: clip.key });
     ways.push(file);
+    if (clip.address) {
+      const video = make("a", "", "Open the video here");
+      Object.assign(video, { href: `${clip.address}#t=${clip.start_s}`, target: "_blank", rel: "noopener" });
+      ways.push(video);
+    }
     if (source.hierarchy) {
       const tree = make("a", "", "In the hierarchy");
       tree.href = source.hierarchy(clip);
+      tree.title = "Groups, and groups of groups, of what looks and sounds alike around it";
+      tree.addEventListener("click", () => { byId("viewer-said").textContent = "The hierarchy is being made …"; });
       ways.push(tree);
     }
     byId("viewer-ways").replaceChildren(...ways);
@@ -316,6 +335,18 @@
     // The address may be the same as now: then nothing else would close it.
     if (event.target.closest("a[href^='#']")) closeViewer();
   });
+  const copy = async (words) => {
+    const said = byId("viewer-said");
+    try {
+      await navigator.clipboard.writeText(words);
+      said.textContent = `Copied: ${words}`;
+    } catch { // not every browser lets a page of another machine do it
+      said.textContent = words;
+      getSelection().selectAllChildren(said);
+    }
+  };
+  byId("viewer-time").addEventListener("click", () => copy(byId("viewer-now").textContent));
+  byId("viewer-path").addEventListener("click", () => copy((viewed < 0 ? queried : hits[viewed]).path));
   byId("viewer-close").addEventListener("click", closeViewer);
   byId("viewer-before").addEventListener("click", () => view(viewed - 1));
   byId("viewer-after").addEventListener("click", () => view(viewed + 1));
@@ -327,6 +358,16 @@
   });
 
   // Hands.
+  byId("save").addEventListener("click", () => lists.save("found.csv", hits.map((clip) => ({
+    file: clip.path,
+    collection: clip.in,
+    start: lists.timecode(clip.start_s),
+    end: lists.timecode(clip.end_s),
+    shot_start: clip.shot ? lists.timecode(clip.shot_start_s) : null,
+    shot_end: clip.shot ? lists.timecode(clip.shot_end_s) : null,
+    score: clip.score,
+    sound_fits_picture: clip.agreement,
+  }))));
   document.addEventListener("click", (event) => {
     const button = event.target.closest(".look");
     if (button) view(Number(button.dataset.at));

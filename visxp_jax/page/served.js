@@ -34,7 +34,9 @@ const source = (() => {
     // Fills the stage with something that plays; `failed` is told why it does not.
     play: (clip, stage, failed) => {
       const video = document.createElement("video");
-      Object.assign(video, { controls: true, autoplay: true, playsInline: true, poster: at("thumbnail", clip), src: at("clip", clip) });
+      Object.assign(video, { controls: true, autoplay: true, playsInline: true, poster: at("thumbnail", clip) });
+      // It may be a whole shot that plays: from the second that was found on.
+      video.src = `${at("clip", clip)}#t=${Math.max(0, clip.start_s - clip.plays_from_s)}`;
       video.ariaLabel = `${clip.name} at ${clip.at}`;
       video.addEventListener("error", () => {
         if (!video.isConnected) return;

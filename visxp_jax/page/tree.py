@@ -1,6 +1,6 @@
 """The hierarchy page of the clips around one."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import urlencode
 
 import numpy as np
@@ -12,6 +12,7 @@ from visxp_jax.media import printable
 from visxp_jax.page.live import Now
 from visxp_jax.report.content import Clip, Hierarchy
 from visxp_jax.report.gallery import clock
+from visxp_jax.report.markup import text
 from visxp_jax.report.page import render_hierarchy
 from visxp_jax.report.trees import tree_of_rows
 from visxp_jax.search.catalogue import Hit
@@ -59,7 +60,17 @@ def hierarchy_page(now: Now, row: int) -> str:
         )
     of = f"{printable(Path(clips[0].path))} at {clock(clips[0].start_s)}"
     summary = {"around": of, "clips": f"{len(rows):,}, nearest by sight"}
-    return render_hierarchy("Hierarchy", hierarchy, summary)
+    return render_hierarchy("Hierarchy", hierarchy, summary, _above(clips))
+
+
+def _above(clips: list[Hit]) -> str:
+    first = clips[0]
+    back, name = f"/#{urlencode(_asked(first))}", PurePosixPath(first.path).name
+    return (
+        f'<nav aria-label="Search"><ul><li><a href="{text(back)}">← Back to the search'
+        f"</a></li><li>{text(name)} at {clock(first.start_s)}, among the "
+        f"{len(clips):,} seconds that look most like it</li></ul></nav>\n"
+    )
 
 
 def _asked(hit: Hit) -> dict[str, str | float]:

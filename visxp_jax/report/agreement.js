@@ -45,6 +45,23 @@
     count.textContent = `${shown} of ${videos.length}`;
   };
 
+  const number = (text) => (text === "" ? null : Number(text));
+  document.getElementById("save").addEventListener("click", () => lists.save(
+    "agreement.csv",
+    [...list.querySelectorAll(".video:not([hidden])")].map(({ dataset }) => ({
+      file: dataset.name,
+      agreement: number(dataset.agreement),
+      length: lists.timecode(dataset.seconds),
+      without_sound: number(dataset.mute),
+      silent: number(dataset.silent),
+    }))));
+  document.getElementById("save-seconds").addEventListener("click", () => lists.save(
+    "agreement_seconds.csv",
+    [...document.querySelectorAll(".seconds figure")].map(({ dataset }) => ({
+      file: dataset.file,
+      start: lists.timecode(dataset.start),
+      agreement: number(dataset.agreement),
+    }))));
   videos.forEach((video) => draw(video.querySelector("canvas")));
   sort.addEventListener("change", arrange);
   find.addEventListener("input", arrange);

@@ -32,6 +32,7 @@ class Second(NamedTuple):
     start_s: float
     agreement: float
     thumbnail: bytes
+    address: str = ""  # URL of the video; none if it is not there
 
 
 class Video(NamedTuple):
@@ -86,7 +87,7 @@ def agreement_html(
         videos="".join(_video(video) for video in videos) or none("No videos."),
         seconds="".join(_second(second, named=True) for second in seconds)
         or none("No second has both picture and sound."),
-        script=resource("agreement.js"),
+        script=resource("lists.js") + resource("agreement.js"),
     )
 
 
@@ -94,15 +95,18 @@ def _video(video: Video) -> str:
     name, path = PurePosixPath(video.path).name, text(video.path)
     strip = "".join(map(_second, video.lowest))
     value = "" if video.agreement is None else f"{video.agreement:.4f}"
-    told = "nothing to hear" if video.agreement is None else f"{video.agreement:.2f}"
-    notes = [clock(video.seconds)]
+    told = "<b>nothing to hear</b>"
+    if video.agreement is not None:
+        told = f"agreement <b>{video.agreement:.2f}</b>"
+    notes = [f"{clock(video.seconds)} long"]
     notes += [f"{video.mute:.0%} without sound"] if video.mute else []
     notes += [f"{video.silent:.0%} silent"] if video.silent else []
     return (
         f'<article class="video" data-agreement="{value}" '
         f'data-seconds="{video.seconds}" data-quiet="{video.mute + video.silent:.4f}" '
+        f'data-mute="{video.mute:.4f}" data-silent="{video.silent:.4f}" '
         f'data-name="{path}"><h3 title="{path}">{text(name)}</h3>'
-        f"<p><b>{told}</b> <small>{', '.join(notes)}</small></p>"
+        f"<p>{told} <small>{', '.join(notes)}</small></p>"
         f'<canvas data-course="{course_text(video.course)}" role="img" '
         f'aria-label="Agreement over {clock(video.seconds)}"></canvas>'
         f'<div class="strip">{strip}</div></article>'
@@ -110,7 +114,8 @@ def _video(video: Video) -> str:
 
 
 def _second(second: Second, *, named: bool = False) -> str:
-    at, name = clock(second.start_s), PurePosixPath(second.video).name
+    at, path = clock(second.start_s), text(second.video)
+    name = PurePosixPath(second.video).name
     picture = '<span class="noframe">no picture</span>'
     if second.thumbnail:
         data = base64.b64encode(second.thumbnail).decode("ascii")
@@ -118,8 +123,15 @@ def _second(second: Second, *, named: bool = False) -> str:
             f'<img src="data:image/jpeg;base64,{data}" alt="{text(name)} at {at}" '
             'loading="lazy" decoding="async">'
         )
+    if second.address:
+        picture = (
+            f'<a href="{text(second.address)}#t={second.start_s:g}" target="_blank" '
+            f'rel="noopener">{picture}</a>'
+        )
     label = f"<span>{text(name)}</span> " if named else ""
     return (
-        f'<figure title="{text(second.video)} at {at}">{picture}'
+        f'<figure title="{path} at {at}" data-file="{path}" '
+        f'data-start="{second.start_s}" data-agreement="{second.agreement:.4f}">'
+        f"{picture}"
         f"<figcaption>{label}{at} <b>{second.agreement:.2f}</b></figcaption></figure>"
     )

@@ -62,7 +62,7 @@ def render(report: Report) -> str:
 
 
 def render_hierarchy(
-    title: str, hierarchy: Hierarchy | None, summary: Mapping[str, str]
+    title: str, hierarchy: Hierarchy | None, summary: Mapping[str, str], above: str = ""
 ) -> str:
     """The hierarchy as a page of its own, which needs no other file and no network.
 
@@ -70,6 +70,7 @@ def render_hierarchy(
         title: Of the page.
         hierarchy: What to show.
         summary: What made it.
+        above: HTML that comes first.
 
     Returns:
         HTML text without lone surrogates, to be written as UTF-8.
@@ -78,6 +79,7 @@ def render_hierarchy(
     return filled(
         "hierarchy.html",
         title=text(title),
+        above=above,
         summary=made_html(summary),
         hierarchy=hierarchy_html(hierarchy, media),
         sounds=media.sounds_html(),

@@ -28,7 +28,7 @@ from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
 from visxp_jax.progress import progress_bar
 from visxp_jax.report.gallery import clock
-from visxp_jax.search.catalogue import SENSES, Hit
+from visxp_jax.search.catalogue import SENSES, Catalogue, Hit
 from visxp_jax.search.store import Store
 
 
@@ -55,7 +55,7 @@ def find(args: argparse.Namespace) -> list[Hit]:
         )
     model = partial(trained_for, store, args.workdir)
     finder = Finder(searcher, model)
-    names = (str(args.like), source_of(Path(os.path.abspath(args.like))).name)
+    names = _names(searcher, args.like)
     within = (*(args.collection or ()), None)
     rows = [searcher.row(name, args.at, where) for where in within for name in names]
     row = next((row for row in rows if row is not None), None)
@@ -80,6 +80,26 @@ def find(args: argparse.Namespace) -> list[Hit]:
         )
     except VisxpError as error:
         raise VisxpError(f"{printable(args.like)}: {error}") from error
+
+
+def _names(searcher: Catalogue, like: Path) -> list[str]:
+    """What a file may be called in the index.
+
+    Raises:
+        VisxpError: there is no such file, here or in the index.
+    """
+    names = [str(like), source_of(Path(os.path.abspath(like))).name]
+    if os.path.lexists(like) or any(name in searcher.names for name in names):
+        return names
+    ends = [name for name in searcher.names if name.endswith(f"/{like}")]
+    if len(ends) == 1:
+        return ends
+    told = f"{printable(like)} must be a file, or one of the index"
+    if not ends:
+        raise VisxpError(f"{told}; there is no such file.")
+    some = ", ".join(printable(Path(name)) for name in ends[:3])
+    more = ", ..." if len(ends) > 3 else ""
+    raise VisxpError(f"{told}, where {len(ends)} are called so: {some}{more}.")
 
 
 def add(index: Path, features: list[Path], collection: str) -> None:
@@ -173,17 +193,33 @@ def parser() -> Parser:
         "--like",
         required=True,
         type=Path,
-        help="picture, sound, video, or a file of it",
+        help="a picture, sound or video, or a file of the index by its path or its end",
     )
-    search.add_argument("--at", type=float, default=0.0, metavar="S", help="its second")
-    search.add_argument("--by", choices=SENSES, help="of --like; default: sight")
-    search.add_argument("--find", choices=SENSES, help="default: the same")
-    search.add_argument("--workdir", type=Path, help="of the model")
+    search.add_argument(
+        "--at",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="which second of it (default: 0)",
+    )
+    search.add_argument(
+        "--by",
+        choices=SENSES,
+        help="what of --like counts (default: what it has, sight first)",
+    )
+    search.add_argument(
+        "--find", choices=SENSES, help="what to find by it (default: the same)"
+    )
+    search.add_argument(
+        "--workdir", type=Path, help="of the model, for what is not in the index"
+    )
     search.add_argument("--collection", action="append", help="only in these")
     search.add_argument(
         "--approximate", action="store_true", help="by the graph: quick in millions"
     )
-    search.add_argument("-k", type=int, default=10, help="number of clips")
+    search.add_argument(
+        "-k", type=int, default=10, help="number of seconds (default: 10)"
+    )
     search.add_argument("--json", action="store_true", help="for other programs")
     return whole
 

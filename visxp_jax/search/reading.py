@@ -95,12 +95,13 @@ def read_picture(path: Path, size_px: int) -> np.ndarray:
             image = Image.open(path, formats=PICTURE_FORMATS)
         with image:
             if image.width * image.height > MAX_PIXELS:
-                raise MediaError(path, f"{over}: {image.width} x {image.height}")
+                size = f"{image.width} x {image.height}"
+                raise MediaError(path, f"{over}: {size}; use a smaller copy")
             rgb = ImageOps.exif_transpose(image).convert("RGB")
     except MediaError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise MediaError(path, over) from error
+        raise MediaError(path, f"{over}; use a smaller copy") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise MediaError(path, "not a readable picture") from error
     return np.array(rgb.resize((size_px, size_px), Image.Resampling.BILINEAR))
