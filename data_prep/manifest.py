@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from visxp_jax.media import printable
+from visxp_jax.media import FLAGS, flags_told, printable
 
 
 @dataclass
@@ -90,9 +90,9 @@ def summary(rows: list[VideoRow]) -> str:
     for row in kept:
         splits[row.split] += row.clips
     lines.append(", ".join(f"{split} {count}" for split, count in splits.items()))
-    flags = ("no_audio", "silent", "still", "partial")
-    counts = {flag: sum(getattr(row, flag) for row in rows) for flag in flags}
-    lines.append("flagged: " + ", ".join(f"{k} {v}" for k, v in counts.items()))
+    counts = {flag: sum(getattr(row, flag) for row in rows) for flag in FLAGS}
+    if flags := flags_told(counts):
+        lines.append(f"of the clips {flags}")
     labels = [row.label for row in kept if row.label]
     if labels:
         lines.append(f"labelled: {len(labels)} files, {len(set(labels))} labels")

@@ -50,8 +50,8 @@ def test_extract_goes_on_and_does_again_what_has_changed(untrained, tmp_path, ca
     assert told().startswith("0 clips of 0 videos")
     write_video(folder / "b.mp4", seconds=3, sound=tones(1, 24_000))
     again = told()
-    assert again.startswith("3 clips of 1 videos")
-    assert again.endswith("; flagged: no_audio 2, partial 2\n")
+    flags = "2 without sound, 2 with gaps in their sound"
+    assert again.startswith(f"3 clips of 1 videos ({flags}) -> ")
     (about,) = out.glob("_b-*.json")
     assert json.loads(about.read_text())["no_audio"] == 2
     (folder / "b.mp4").write_bytes(b"broken")

@@ -31,7 +31,7 @@ from visxp_jax import __version__
 from visxp_jax.command_line import Parser, command, without
 from visxp_jax.errors import VisxpError
 from visxp_jax.feature_files import ClipRow, Writer, about_of, file_name
-from visxp_jax.media import printable
+from visxp_jax.media import flags_told, printable
 from visxp_jax.progress import progress_bar
 from visxp_jax.streams import groups, read_ahead
 from visxp_jax.train.lock import locked
@@ -366,11 +366,11 @@ def run(
     kept = files.ends["kept"] + files.ends["partial"]
     if todo and not kept and len(todo) == len(sources):
         raise VisxpError("none of the videos gave a clip.")
-    told = f"{files.clips} clips of {kept} videos -> {printable(out)}"
+    flags = flags_told(files.flags)
+    told = f"{files.clips} clips of {kept} videos" + f" ({flags})" * bool(flags)
+    told += f" -> {printable(out)}"
     told += f"; {before} done before" * bool(before)
     told += f"; {files.ends['skipped']} skipped" * bool(files.ends["skipped"])
-    if flags := [f"{name} {count}" for name, count in files.flags.items() if count]:
-        told += f"; flagged: {', '.join(flags)}"
     print(told)
 
 

@@ -1,7 +1,7 @@
 """Videos in, one-second clips out: the frame and the sound of the same second."""
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -30,6 +30,7 @@ __all__ = [
     "MediaError",
     "MediaInfo",
     "ReadReport",
+    "flags_told",
     "printable",
     "probe",
     "read_clips",
@@ -43,6 +44,18 @@ STILL_LEVELS = 1.0
 PARTIAL_SHARE = 0.01
 # ... and with less than this share of it has none.
 MIN_SOUND_SHARE = 0.5
+# What is said of clips that have these flags.
+FLAGS = {
+    "no_audio": "without sound",
+    "silent": "silent",
+    "still": "still pictures",
+    "partial": "with gaps in their sound",
+}
+
+
+def flags_told(counts: Mapping[str, int]) -> str:
+    """How many clips have which of `FLAGS`, for people; nothing if none has any."""
+    return ", ".join(f"{counts[x]} {words}" for x, words in FLAGS.items() if counts[x])
 
 
 class Clip(NamedTuple):

@@ -120,7 +120,8 @@ def test_a_result_plays_and_keys_go_on(browser, client: Client):
     assert browser.wait(title) == "0.mp4 at 0:00.0"
     told = browser.run('return document.querySelector("nav").textContent;')
     assert "0.mp4 at 0:00.0, among the 15 seconds that look most like it" in told
-    browser.run('document.querySelector("#tree-node .clip a").click();')
+    browser.run('document.getElementById("tree-disk").focus();')
+    browser.press("Enter")
     found(browser, "Seconds that look like this")
 
 

@@ -6,13 +6,14 @@ of any depth can be walked without running out of digits.
 
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from visxp_jax.hierarchy.metrics import unit_rows
 from visxp_jax.hierarchy.tree import sorted_by_height, spans
-from visxp_jax.report.content import Hierarchy, Tree
+from visxp_jax.report.content import Clip, Hierarchy, Tree
 from visxp_jax.report.gallery import Media, clock
 from visxp_jax.report.markup import filled, none, resource, shown
 
@@ -81,9 +82,18 @@ def hierarchy_html(hierarchy: Hierarchy | None, media: Media) -> str:
     data = {"trees": trees, "clips": clips, "labels": [shown(x) for x in labels]}
     return filled(
         "tree.html",
+        enter=_enter(hierarchy.clips),
         # Nothing in it can close the script element.
         data=json.dumps(data, separators=(",", ":"), allow_nan=False)
         .replace("&", "\\u0026")
         .replace("<", "\\u003c"),
         script=resource("tree.js"),
     )
+
+
+def _enter(clips: Sequence[Clip]) -> str:
+    if any(clip.sound_wav for clip in clips):
+        return "Enter plays what is in hand."
+    if any(clip.link for clip in clips):
+        return "Enter goes on in the search, by what is in hand."
+    return ""

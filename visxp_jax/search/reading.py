@@ -15,7 +15,7 @@ from av.error import FFmpegError
 from PIL import Image, ImageOps
 
 from visxp_jax.audio.spectrogram import Spectrogram
-from visxp_jax.container import MAX_PIXELS, MediaError, check_file, opened
+from visxp_jax.container import MediaError, check_file, opened
 from visxp_jax.media import MIN_SOUND_SHARE, Clip, read_clips
 from visxp_jax.seeking import LEAD_S
 from visxp_jax.tracks import SoundTrack
@@ -88,20 +88,15 @@ def read_picture(path: Path, size_px: int) -> np.ndarray:
         MediaError: it is no picture, or over a limit.
     """
     check_file(path)
-    over = f"over the limit of {MAX_PIXELS} pixels"
+    over = f"over the limit of {Image.MAX_IMAGE_PIXELS} pixels; use a smaller copy"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(path, formats=PICTURE_FORMATS)
         with image:
-            if image.width * image.height > MAX_PIXELS:
-                size = f"{image.width} x {image.height}"
-                raise MediaError(path, f"{over}: {size}; use a smaller copy")
             rgb = ImageOps.exif_transpose(image).convert("RGB")
-    except MediaError:
-        raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise MediaError(path, f"{over}; use a smaller copy") from error
+        raise MediaError(path, over) from error
     except (OSError, SyntaxError, ValueError) as error:
         raise MediaError(path, "not a readable picture") from error
     return np.array(rgb.resize((size_px, size_px), Image.Resampling.BILINEAR))
