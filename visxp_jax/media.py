@@ -26,6 +26,7 @@ from visxp_jax.decode import Decoding, decoding
 from visxp_jax.tracks import OnFrame, Shown, SoundTrack, shown
 
 __all__ = [
+    "FLAGS",
     "Clip",
     "MediaError",
     "MediaInfo",
@@ -48,8 +49,8 @@ MIN_SOUND_SHARE = 0.5
 FLAGS = {
     "no_audio": "without sound",
     "silent": "silent",
-    "still": "still pictures",
-    "partial": "with gaps in their sound",
+    "still": "with a still picture",
+    "partial": "with sound for less than the whole second",
 }
 
 
