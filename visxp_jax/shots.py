@@ -13,9 +13,6 @@ from visxp_jax.errors import VisxpError
 
 # As SceneManager of PySceneDetect: the longer side of what it looks at.
 SIDE_PX = 256
-# As its ContentDetector: the change that is a cut, and the shortest shot in frames.
-THRESHOLD = 27.0
-SHORTEST = 15
 # Times go to the detector in microseconds, as from its own readers.
 TICKS_PER_S = 1_000_000
 TICK_S = Fraction(1, TICKS_PER_S)
@@ -38,10 +35,10 @@ def check_detector() -> None:
             raise VisxpError(MISSING.format(f"no module {module}"))
 
 
-def load_filter(
+def load_detector(
     rate: Fraction = USUAL_RATE,
 ) -> tuple[Any, Callable[[float], Any]]:
-    """PySceneDetect's filter of cuts that follow one another, and what makes its times.
+    """PySceneDetect's ContentDetector with its defaults, and what makes its times.
 
     Args:
         rate: Pictures per second, which may be on average.
@@ -51,12 +48,29 @@ def load_filter(
     """
     try:
         import cv2
-        from scenedetect import FrameTimecode
+        from scenedetect import ContentDetector, FrameTimecode
         from scenedetect.common import Timecode
-        from scenedetect.detector import FlashFilter
     except ImportError as error:
         raise VisxpError(MISSING.format(error)) from error
     cv2.setNumThreads(1)  # files are read in parallel
+
+    class Detector(ContentDetector):
+        """With its own score, to the last digit, in a third of the time.
+
+        Its arrays of 32-bit differences are a sixth of what making a video's folder
+        takes.
+        """
+
+        _before: np.ndarray | None = None
+
+        def _calculate_frame_score(self, timecode: Any, frame_img: np.ndarray) -> float:
+            hsv = cv2.cvtColor(frame_img, cv2.COLOR_BGR2HSV)
+            before, self._before = self._before, hsv
+            if before is None:
+                return 0.0
+            sums = cv2.sumElems(cv2.absdiff(hsv, before))[:3]
+            pixels = hsv.shape[0] * hsv.shape[1]
+            return sum(part / pixels for part in sums) / 3
 
     # A rate is looked at anew for every time, unless it is that of another.
     start = FrameTimecode(0, fps=rate)
@@ -65,7 +79,7 @@ def load_filter(
         tick = max(0, round(time_s * TICKS_PER_S))
         return FrameTimecode(Timecode(tick, TICK_S), fps=start)
 
-    return FlashFilter(FlashFilter.Mode.MERGE, SHORTEST), time_of
+    return Detector(), time_of
 
 
 def detector_name() -> str:
@@ -74,47 +88,15 @@ def detector_name() -> str:
     Raises:
         VisxpError: it is not installed.
     """
-    load_filter()
+    load_detector()
     from scenedetect import __version__
 
     return f"PySceneDetect {__version__}, ContentDetector"
 
 
-class Change:
-    """How much each frame differs from the one before: ContentDetector's score.
-
-    The same number to the last digit as PySceneDetect's, in a third of the time: its
-    arrays of 32-bit differences are a sixth of what making a video's folder takes.
-    """
-
-    def __init__(self) -> None:
-        """Before the first frame."""
-        self._before: np.ndarray | None = None
-
-    def add(self, image: np.ndarray) -> float:
-        """Mean of the mean absolute differences in hue, saturation and value.
-
-        Args:
-            image: uint8 [h, w, 3], of B, G, R; of one size.
-
-        Returns:
-            Hue goes to 180, the others to 255; 0 for the first.
-        """
-        import cv2
-
-        hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
-        before, self._before = self._before, hsv
-        if before is None:
-            return 0.0
-        sums = cv2.sumElems(cv2.absdiff(hsv, before))[:3]
-        pixels = hsv.shape[0] * hsv.shape[1]
-        return sum(part / pixels for part in sums) / 3
-
-
 class ShotDetector:
     """Finds cuts while frames pass by; they are told late where cuts are near others.
 
-    It is PySceneDetect's ContentDetector with its defaults, but for what `Change` says.
     The detector counts its shortest shot, 15 frames, by time and the average rate: at a
     variable rate frames may be more or fewer.
 
@@ -131,9 +113,8 @@ class ShotDetector:
         """
         self.cuts_s: list[float] = []
         rate = rate or USUAL_RATE
-        self._filter, self._time_of = load_filter(rate)
-        self.behind_s = float(self._filter.max_behind / rate)
-        self._change = Change()
+        self._detector, self._time_of = load_detector(rate)
+        self.behind_s = float(self._detector.event_buffer_length / rate)
         self._reformatter = VideoReformatter()
         self._size: tuple[int, int] | None = None
 
@@ -154,8 +135,7 @@ class ShotDetector:
             interpolation=Interpolation.FAST_BILINEAR,
             threads=1,
         )
-        is_cut = self._change.add(small.to_ndarray()) >= THRESHOLD
-        found = self._filter.filter(self._time_of(time_s), is_cut)
+        found = self._detector.process_frame(self._time_of(time_s), small.to_ndarray())
         cuts_s = [float(cut.seconds) for cut in found]
         self.cuts_s += cuts_s
         return cuts_s

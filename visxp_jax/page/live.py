@@ -21,6 +21,7 @@ class Now(NamedTuple):
     stamp: str  # no other state has it
     finder: Finder
     searcher: Searcher
+    trained: Trained | None  # the model that made it, if that was given
 
 
 class LiveIndex:
@@ -28,7 +29,6 @@ class LiveIndex:
 
     Attributes:
         path: Of the index.
-        trained: The model that made it; None if none was given.
     """
 
     def __init__(self, path: Path, workdir: Path | None) -> None:
@@ -38,7 +38,7 @@ class LiveIndex:
             VisxpError: it is empty or damaged, or the model is another.
         """
         self.path = path
-        self.trained: Trained | None = None
+        self._given: Trained | None = None
         self._loading, self._encoding = threading.Lock(), threading.Lock()
         stamp, store = self._stamp(), Store(path)  # a change between them is noticed
         if not store.manifest.segments:
@@ -47,7 +47,7 @@ class LiveIndex:
                 "`visxp search add` makes one."
             )
         if workdir is not None:
-            self.trained = trained_for(store, workdir, "the page")
+            self._given = trained_for(store, workdir, "the page")
         self._now = self._load(stamp, store)
 
     def _stamp(self) -> str:
@@ -58,42 +58,40 @@ class LiveIndex:
         return f"{found.st_mtime_ns:x}-{found.st_size:x}-{found.st_ino:x}"
 
     def _load(self, stamp: str, store: Store, before: Searcher | None = None) -> Now:
+        trained = self._given
+        # Vectors of two models cannot be compared.
+        if trained and trained.about["sha256"] != store.manifest.model_sha256:
+            trained = None
+
         def model(what: str) -> Trained:
-            if self.trained is None:
+            if trained is None:
                 raise VisxpError(
                     f"{what} needs the model that made the index: start with --workdir."
                 )
-            return self.trained
+            return trained
 
-        if self.trained and self.trained.about["sha256"] != store.manifest.model_sha256:
-            self.trained = None  # vectors of two models cannot be compared
         searcher = Searcher(store, before)
-        return Now(stamp, Finder(searcher, model), searcher)
+        return Now(stamp, Finder(searcher, model), searcher, trained)
 
     def now(self) -> Now:
         """The index as it is, once it is loaded by the first who asks for it.
 
         As it was before, for others meanwhile, and if what is there now is damaged.
         """
-        stamp = self._stamp()
-        if stamp != self._now.stamp and self._loading.acquire(blocking=False):
+        if self._stamp() != self._now.stamp and self._loading.acquire(blocking=False):
+            # Anew: another may have loaded it since.
+            stamp = self._stamp()
             try:
-                store = Store(self.path)
-                self._now = self._load(stamp, store, self._now.searcher)
+                if stamp != self._now.stamp:
+                    store, before = Store(self.path), self._now.searcher
+                    self._now = self._load(stamp, store, before)
             except VisxpError:
                 pass
             finally:
                 self._loading.release()
         return self._now
 
-    def vectors_of(self, example: Example) -> dict[str, np.ndarray]:
-        """Of what is to be searched by.
-
-        Raises:
-            VisxpError: there is no model.
-        """
-        trained = self.trained
-        if trained is None:
-            raise VisxpError("a file from elsewhere needs the model.")
+    def vectors_of(self, trained: Trained, example: Example) -> dict[str, np.ndarray]:
+        """Of what is to be searched by; one at a time."""
         with self._encoding:
             return encoded(trained, example)

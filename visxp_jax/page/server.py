@@ -215,7 +215,7 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/api/about":
             self._json(HTTPStatus.OK, self._about(now))
         elif path == "/api/search":
-            self._json(HTTPStatus.OK, answers.answer(now, asked, self._uploads()))
+            self._json(HTTPStatus.OK, answers.answer(now, asked, self._uploads(now)))
         elif path == "/hierarchy":
             row = self._row(now, "".join(asked.get("row", [])[-1:]), asked)
             self._page(hierarchy_page(now, row), OFFLINE)
@@ -231,12 +231,12 @@ class Handler(BaseHTTPRequestHandler):
         else:
             raise Missing("there is nothing here.")
 
-    def _uploads(self) -> dict[str, Upload]:
-        """None once the index is of another model than that which they went through."""
-        return dict(self.server.uploads) if self.server.live.trained else {}
+    def _uploads(self, now: Now) -> dict[str, Upload]:
+        """None while the index is of another model than that which they went through."""
+        return dict(self.server.uploads) if now.trained else {}
 
     def _about(self, now: Now) -> dict[str, Any]:
-        trained = self.server.live.trained
+        trained = now.trained
         across = trained is not None and "avc" in trained.heads
         found = answers.about(now, model=trained is not None, across=across)
         return found | {"limit": MAX_UPLOAD_BYTES}
@@ -260,11 +260,11 @@ class Handler(BaseHTTPRequestHandler):
         path, asked = self._asked()
         if path != "/api/upload":
             raise Missing("there is nothing here.")
-        live = self.server.live
-        if live.trained is None:
+        trained = self.server.live.now().trained
+        if trained is None:
             raise VisxpError("a file from elsewhere needs the model: --workdir.")
         with taken(self.server.arriving):
-            self._take(live.trained, asked)
+            self._take(trained, asked)
 
     def _take(self, trained: Trained, asked: dict[str, list[str]]) -> None:
         """Read a file to search by, and keep what can be seen and heard in it."""
@@ -280,7 +280,7 @@ class Handler(BaseHTTPRequestHandler):
                 example = isolated(example_of, task)
         finally:
             file.unlink(missing_ok=True)
-        upload = Upload(name, at_s, self.server.live.vectors_of(example))
+        upload = Upload(name, at_s, self.server.live.vectors_of(trained, example))
         key = secrets.token_urlsafe(9)
         self.server.uploads[key] = upload
         while len(self.server.uploads) > MAX_UPLOADS:
