@@ -105,7 +105,7 @@ def test_the_page_is_sorted_and_searched_in_a_browser(features, tmp_path):
 def test_a_second_links_to_its_video_and_lists_are_saved(tmp_path):
     video = tmp_path / "odd name#1.mp4"
     video.touch()
-    for name in (str(video), "=gone.mp4"):
+    for name in (str(video), "=gone.mp4\u202f;=1"):  # a space that is not printable
         writer = Writer(tmp_path, str(len(name)))
         row = ClipRow(name, 3.0, 4.0, 3.5, True, False, False)._replace(agreement=0.25)
         writer.add(row, {"video": np.ones(2), "audio": np.ones(2)})
@@ -122,8 +122,8 @@ def test_a_second_links_to_its_video_and_lists_are_saved(tmp_path):
       seen.saved = await Promise.all(blobs.map((blob) => blob.text()));
     """
     videos, seconds = seen(out.read_text(), actions, tmp_path)["saved"]
-    assert '\r\n"\'=gone.mp4",0.25,00:00:01.000,0,0\r\n' in videos
-    assert f"\r\n{video},00:00:03.000,0.25\r\n" in seconds
+    assert '\r\n"\'=gone.mp4\u202f;\'=1",0.25,"00:00:01.000",0,0\r\n' in videos
+    assert f'\r\n"{video}","00:00:03.000",0.25\r\n' in seconds
 
 
 def test_hostile_names_stay_text(features, tmp_path):

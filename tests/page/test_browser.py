@@ -119,7 +119,7 @@ def test_a_result_plays_and_keys_go_on(browser, client: Client):
     title = 'document.querySelector("#tree-node h3")?.textContent'
     assert browser.wait(title) == "0.mp4 at 0:00.0"
     told = browser.run('return document.querySelector("nav").textContent;')
-    assert "0.mp4 at 0:00.0, among the 15 seconds that look most like it" in told
+    assert "0.mp4 at 0:00.0, and 14 seconds that look most like it" in told
     browser.run('document.getElementById("tree-disk").focus();')
     browser.press("Enter")
     found(browser, "Seconds that look like this")
@@ -140,13 +140,13 @@ def test_a_result_plays_from_its_second_on_and_its_place_can_be_taken_along(
     browser.run("document.querySelector(\".look[data-at='2']\").click();")
     video = 'document.querySelector("#viewer video")'
     assert browser.wait(f"{video}?.duration") == pytest.approx(2.5, abs=0.15)
-    assert browser.wait(f"{video}.currentTime") >= 1.5
+    browser.wait(f"{video}.currentTime >= 1.5")
     browser.run(f"{video}.pause(); {video}.currentTime = 1;")
     now = 'document.getElementById("viewer-now").textContent'
     browser.wait(f"{now} === '00:00:01.500'")
     said = 'document.getElementById("viewer-said").textContent'
     click(browser, "Copy time", "#viewer")
-    assert browser.wait(said) == "Copied: 00:00:01.500"
+    assert browser.wait(said) == "Copied."
     # Where that is not allowed, it is there to be copied by hand.
     browser.run("navigator.clipboard.writeText = () => Promise.reject();")
     click(browser, "Copy path", "#viewer")
@@ -160,7 +160,7 @@ def test_a_result_plays_from_its_second_on_and_its_place_can_be_taken_along(
     browser.call("Page.setDownloadBehavior", **to)
     browser.run('document.getElementById("save").click();')
     saved, until = tmp_path / "found.csv", time.monotonic() + 10
-    while not saved.exists() and time.monotonic() < until:
+    while not (saved.exists() and saved.stat().st_size) and time.monotonic() < until:
         time.sleep(0.05)
     rows = list(csv.DictReader(io.StringIO(saved.read_bytes().decode("utf-8-sig"))))
     hits = client.search()["hits"]

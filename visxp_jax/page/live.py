@@ -1,6 +1,7 @@
 """The index as it is now: it may be added to while the page is up."""
 
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,10 +84,9 @@ class LiveIndex:
             stamp = self._stamp()
             try:
                 if stamp != self._now.stamp:
-                    store, before = Store(self.path), self._now.searcher
-                    self._now = self._load(stamp, store, before)
-            except VisxpError:
-                pass
+                    with suppress(VisxpError):
+                        store, before = Store(self.path), self._now.searcher
+                        self._now = self._load(stamp, store, before)
             finally:
                 self._loading.release()
         return self._now

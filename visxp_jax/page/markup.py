@@ -5,12 +5,11 @@ import hashlib
 import json
 import re
 
-from visxp_jax.report.markup import OFFLINE, filled, head, resource, text
+from visxp_jax.report.markup import HELD, OFFLINE, filled, head, resource, text
 
 PACKAGE = "visxp_jax.page"
 
 
-HELD = "This page holds all that it shows, and asks no network for anything."
 # Of the served page; a header says which scripts and styles it is about.
 SERVED = (
     "default-src 'none'; connect-src 'self'; img-src 'self' blob: data:; "

@@ -314,7 +314,9 @@
       const tree = make("a", "", "In the hierarchy");
       tree.href = source.hierarchy(clip);
       tree.title = "Groups, and groups of groups, of what looks and sounds alike around it";
-      tree.addEventListener("click", () => { byId("viewer-said").textContent = "The hierarchy is being made …"; });
+      tree.addEventListener("click", ({ ctrlKey, metaKey }) => {
+        if (!ctrlKey && !metaKey) byId("viewer-said").textContent = "The hierarchy is being made …";
+      });
       ways.push(tree);
     }
     byId("viewer-ways").replaceChildren(...ways);
@@ -339,7 +341,7 @@
     const said = byId("viewer-said");
     try {
       await navigator.clipboard.writeText(words);
-      said.textContent = `Copied: ${words}`;
+      said.textContent = "Copied.";
     } catch { // not every browser lets a page of another machine do it
       said.textContent = words;
       getSelection().selectAllChildren(said);
@@ -360,7 +362,7 @@
   // Hands.
   byId("save").addEventListener("click", () => lists.save("found.csv", hits.map((clip) => ({
     file: clip.path,
-    collection: clip.in,
+    collection: clip.key,
     start: lists.timecode(clip.start_s),
     end: lists.timecode(clip.end_s),
     shot_start: clip.shot ? lists.timecode(clip.shot_start_s) : null,

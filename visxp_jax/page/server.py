@@ -232,7 +232,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Missing("there is nothing here.")
 
     def _uploads(self, now: Now) -> dict[str, Upload]:
-        """None while the index is of another model than that which they went through."""
+        """None while the index is of another model than the one they went through."""
         return dict(self.server.uploads) if now.trained else {}
 
     def _about(self, now: Now) -> dict[str, Any]:

@@ -66,10 +66,10 @@ def hierarchy_page(now: Now, row: int) -> str:
 def _above(clips: list[Hit]) -> str:
     first = clips[0]
     back, name = f"/#{urlencode(_asked(first))}", PurePosixPath(first.path).name
+    others = f"{len(clips) - 1:,} seconds that look most like it"
     return (
-        f'<nav aria-label="Search"><ul><li><a href="{text(back)}">← Back to the search'
-        f"</a></li><li>{text(name)} at {clock(first.start_s)}, among the "
-        f"{len(clips):,} seconds that look most like it</li></ul></nav>\n"
+        f'<nav class="back" aria-label="Search"><a href="{text(back)}">'
+        f"← Search by this second</a> <span>{text(name)} at {clock(first.start_s)}, and {others}</span></nav>\n"
     )
 
 

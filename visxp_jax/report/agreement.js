@@ -28,8 +28,11 @@
     const down = sort.value.startsWith("-");
     const key = sort.value.replace("-", "");
     const wanted = find.value.toLowerCase();
-    const value = (video) =>
-      key === "name" ? video.dataset.name : video.dataset[key] === "" ? null : +video.dataset[key];
+    const value = ({ dataset }) => {
+      if (key === "name") return dataset.name;
+      if (key === "quiet") return +dataset.mute + +dataset.silent;
+      return dataset[key] === "" ? null : +dataset[key];
+    };
     const compare = (a, b) => {
       const [x, y] = [value(a), value(b)];
       if (x === null || y === null) return (x === null) - (y === null); // those without last
@@ -43,6 +46,7 @@
       list.append(video);
     }
     count.textContent = `${shown} of ${videos.length}`;
+    document.getElementById("save").disabled = !shown;
   };
 
   const number = (text) => (text === "" ? null : Number(text));

@@ -1,6 +1,7 @@
 """The page of agreement: videos and seconds whose sound fits their picture least."""
 
 import base64
+import html
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
@@ -92,7 +93,7 @@ def agreement_html(
 
 
 def _video(video: Video) -> str:
-    name, path = PurePosixPath(video.path).name, text(video.path)
+    name = PurePosixPath(video.path).name
     strip = "".join(map(_second, video.lowest))
     value = "" if video.agreement is None else f"{video.agreement:.4f}"
     told = "<b>nothing to hear</b>"
@@ -103,9 +104,10 @@ def _video(video: Video) -> str:
     notes += [f"{video.silent:.0%} silent"] if video.silent else []
     return (
         f'<article class="video" data-agreement="{value}" '
-        f'data-seconds="{video.seconds}" data-quiet="{video.mute + video.silent:.4f}" '
+        f'data-seconds="{video.seconds}" '
         f'data-mute="{video.mute:.4f}" data-silent="{video.silent:.4f}" '
-        f'data-name="{path}"><h3 title="{path}">{text(name)}</h3>'
+        f'data-name="{html.escape(video.path)}">'
+        f'<h3 title="{text(video.path)}">{text(name)}</h3>'
         f"<p>{told} <small>{', '.join(notes)}</small></p>"
         f'<canvas data-course="{course_text(video.course)}" role="img" '
         f'aria-label="Agreement over {clock(video.seconds)}"></canvas>'
@@ -114,8 +116,7 @@ def _video(video: Video) -> str:
 
 
 def _second(second: Second, *, named: bool = False) -> str:
-    at, path = clock(second.start_s), text(second.video)
-    name = PurePosixPath(second.video).name
+    at, name = clock(second.start_s), PurePosixPath(second.video).name
     picture = '<span class="noframe">no picture</span>'
     if second.thumbnail:
         data = base64.b64encode(second.thumbnail).decode("ascii")
@@ -126,11 +127,12 @@ def _second(second: Second, *, named: bool = False) -> str:
     if second.address:
         picture = (
             f'<a href="{text(second.address)}#t={second.start_s:g}" target="_blank" '
-            f'rel="noopener">{picture}</a>'
+            f'rel="noopener" aria-label="Open {text(name)} at {at}">{picture}</a>'
         )
     label = f"<span>{text(name)}</span> " if named else ""
     return (
-        f'<figure title="{path} at {at}" data-file="{path}" '
+        f'<figure title="{text(second.video)} at {at}" '
+        f'data-file="{html.escape(second.video)}" '
         f'data-start="{second.start_s}" data-agreement="{second.agreement:.4f}">'
         f"{picture}"
         f"<figcaption>{label}{at} <b>{second.agreement:.2f}</b></figcaption></figure>"

@@ -95,5 +95,5 @@ def _enter(clips: Sequence[Clip]) -> str:
     if any(clip.sound_wav for clip in clips):
         return "Enter plays what is in hand."
     if any(clip.link for clip in clips):
-        return "Enter goes on in the search, by what is in hand."
+        return "Enter goes on in the search, by the first clip in hand."
     return ""

@@ -10,9 +10,9 @@ const lists = (() => {
   const cell = (value) => {
     if (value === null || value === undefined) return "";
     if (typeof value === "number") return String(value);
-    // A spreadsheet would run what begins like this.
-    const inert = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
-    return /[",\r\n']/.test(inert) ? `"${inert.replaceAll('"', '""')}"` : inert;
+    // A spreadsheet would run a cell that begins like this; some split at semicolons.
+    const inert = value.replace(/(^|[;\t\r\n])(?=[=+\-@])/g, "$1'");
+    return `"${inert.replaceAll('"', '""')}"`;
   };
   // Rows of values by column, all of the same columns.
   const save = (name, rows) => {

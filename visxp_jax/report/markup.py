@@ -5,7 +5,8 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 
-# Of a page that holds all that it needs.
+# Of a page that holds all that it needs: what is said, and what it may load.
+HELD = "This page holds all that it shows, and asks no network for anything."
 OFFLINE = (
     "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"

@@ -23,7 +23,15 @@ from visxp_jax.report.content import (
 )
 from visxp_jax.report.gallery import Media, clusters_html, neighbours_html
 from visxp_jax.report.hierarchy import hierarchy_html
-from visxp_jax.report.markup import filled, head, made_html, none, resource, text
+from visxp_jax.report.markup import (
+    HELD,
+    filled,
+    head,
+    made_html,
+    none,
+    resource,
+    text,
+)
 
 
 def render(report: Report) -> str:
@@ -78,6 +86,7 @@ def render_hierarchy(
     media = Media()
     return filled(
         "hierarchy.html",
+        held=HELD,
         title=text(title),
         above=above,
         summary=made_html(summary),

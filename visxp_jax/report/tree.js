@@ -503,7 +503,8 @@
     const parent = tree.parent[selected];
     const other = parent < 0 ? undefined : children(parent).find((node) => node !== selected);
     const to = { ArrowLeft: parent, ArrowUp: above, ArrowDown: below, ArrowRight: other, Home: tree.root }[event.key];
-    if (event.key === "Enter" || event.key === " ") byId("tree-node").querySelector("[data-sound], .clip a")?.click();
+    if (event.key === "Enter") byId("tree-node").querySelector("[data-sound], .clip a")?.click();
+    else if (event.key === " ") byId("tree-node").querySelector("[data-sound]")?.click();
     else if (event.key === "+" || event.key === "-") {
       byId("tree-spread").valueAsNumber += event.key === "+" ? 0.1 : -0.1;
       byId("tree-spread").dispatchEvent(new Event("input"));
