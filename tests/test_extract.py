@@ -50,7 +50,7 @@ def test_extract_goes_on_and_does_again_what_has_changed(untrained, tmp_path, ca
     assert told().startswith("0 clips of 0 videos")
     write_video(folder / "b.mp4", seconds=3, sound=tones(1, 24_000))
     again = told()
-    flags = "2 without sound, 2 with gaps in their sound"
+    flags = "2 without sound, 2 with sound for less than the whole second"
     assert again.startswith(f"3 clips of 1 videos ({flags}) -> ")
     (about,) = out.glob("_b-*.json")
     assert json.loads(about.read_text())["no_audio"] == 2

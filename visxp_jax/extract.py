@@ -31,10 +31,10 @@ from visxp_jax import __version__
 from visxp_jax.command_line import Parser, command, without
 from visxp_jax.errors import VisxpError
 from visxp_jax.feature_files import ClipRow, Writer, about_of, file_name
+from visxp_jax.hosts import ALONE, Shard, add_shard, parse_shard
 from visxp_jax.media import flags_told, printable
 from visxp_jax.progress import progress_bar
 from visxp_jax.streams import groups, read_ahead
-from visxp_jax.train.lock import locked
 from visxp_jax.types import Batch
 
 # Late, for the worker processes, which import this module and read files only.
@@ -200,18 +200,6 @@ def _batch(clips: list[Decoded], size: int) -> Batch:
     return filled(batch, size)
 
 
-def parse_shard(text: str) -> tuple[int, int]:
-    """'2/8' to (2, 8).
-
-    Raises:
-        VisxpError: it is not like that.
-    """
-    number, _, of = text.partition("/")
-    if not (number.isdecimal() and of.isdecimal() and int(number) < int(of)):
-        raise VisxpError(f"--shard must be like 0/4, 1/4, 2/4 or 3/4, got {text!r}.")
-    return int(number), int(of)
-
-
 def is_done(path: Path, about: dict[str, Any]) -> bool:
     """Whether a feature file is there, made of the same video by the same."""
     try:
@@ -297,7 +285,7 @@ def run(
     batch_size: int = 32,
     timeout_s: float = 120.0,
     shots: bool = False,
-    shard: tuple[int, int] = (0, 1),
+    shard: Shard = ALONE,
 ) -> None:
     """Extract videos with the model in `workdir` into the folder `out`.
 
@@ -308,7 +296,7 @@ def run(
         batch_size: Clips that are encoded at once.
         timeout_s: A video that yields no clip for so long is left out.
         shots: Look for shots, which needs PySceneDetect.
-        shard: (i, n): only those videos that fall to the i-th of n hosts.
+        shard: Only the videos of one of several hosts.
 
     Raises:
         VisxpError: no model, nothing to write to or another run writes there, or no
@@ -327,8 +315,7 @@ def run(
     # At once, not in every worker.
     detector = detector_name() if shots else None
     trained = load_weights(workdir)
-    number, of = shard
-    sources = [x for x in find_videos(paths, out) if int(x.key, 16) % of == number]
+    sources = [x for x in find_videos(paths, out) if shard.has(x.path, paths)]
     files = Files(
         out,
         {
@@ -350,7 +337,7 @@ def run(
         before = len(sources) - len(todo)
         read = partial(read_files, trained, todo, shots=shots, timeout_s=timeout_s)
         with (
-            locked(out, name=f".lock-{number}-of-{of}"),
+            shard.locked(out),
             closing(
                 read_ahead(lambda stopped: read(stopped=stopped), 2 * batch_size)
             ) as ahead,
@@ -410,12 +397,7 @@ def main(argv: list[str] | None = None) -> None:
         action="store_true",
         help="tell of each second which shot it is in (pip install 'visxp-jax[shots]')",
     )
-    add(
-        "--shard",
-        default="0/1",
-        metavar="I/N",
-        help="only the videos of the I-th of N hosts, counted from 0",
-    )
+    add_shard(parser)
     add(
         "--timeout-s",
         type=float,

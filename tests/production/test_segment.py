@@ -298,12 +298,12 @@ def test_what_is_done_is_left_alone_and_the_rest_made_again(options, tmp_path, c
     assert "skipped: " in told.err
     assert "bad.mp4: not a readable media file" in told.err
     assert told.err.endswith("error: 1 of 2 were skipped.\n")
-    assert sorted(os.listdir(out)) == [".visxp-lock", made.name]
+    assert sorted(os.listdir(out)) == [".lock-0-of-1", made.name]
 
     def changed() -> bool:
         before = made.stat().st_ino
         assert segment.main([command[0], *command[2:]]) == 0
-        assert sorted(os.listdir(out)) == [".visxp-lock", made.name]
+        assert sorted(os.listdir(out)) == [".lock-0-of-1", made.name]
         return made.stat().st_ino != before
 
     command[:2] = sorted(command[:2])
@@ -342,7 +342,7 @@ def test_odd_names_are_just_names(tmp_path, monkeypatch):
     os.unlink("x.mp4")
     videos = [Path(os.fsdecode(name)) for name in odd]
     segment.run(videos, Path("out"), workers=1)
-    (Path("out") / ".visxp-lock").unlink()
+    (Path("out") / ".lock-0-of-1").unlink()
     found = {os.fsencode(name) for name in os.listdir("out")}
     assert found == {name.removesuffix(b".mp4") for name in odd}
     for name in os.listdir("out"):
@@ -357,7 +357,7 @@ def test_folders_are_searched_for_videos_but_not_that_of_folders(tmp_path, capsy
     command = [str(videos), f"--out={out}", "--keyframes=seconds", "--workers=1"]
     (out / f".{'0' * 24}.partial").mkdir(parents=True)  # by a call that was killed
     assert segment.main(command) == 0
-    assert sorted(os.listdir(out)) == [".visxp-lock", "a"]
+    assert sorted(os.listdir(out)) == [".lock-0-of-1", "a"]
     assert segment.main(command) == 0
     assert capsys.readouterr().out.endswith("1 done before\n")
     (videos / "a.srt").touch()
@@ -398,8 +398,41 @@ def test_mistakes_are_one_line_and_nothing_is_begun(tmp_path, capsys, monkeypatc
 def test_two_runs_do_not_write_into_one_folder(tmp_path, capsys):
     write_video(tmp_path / "a.mp4")
     out = tmp_path / "out"
-    with locked(out, name=".visxp-lock"):
+    with locked(out, name=".lock-0-of-1"):
         command = [str(tmp_path / "a.mp4"), f"--out={out}", "--keyframes=seconds"]
         assert segment.main(command) == 2
     assert "must not be in use" in capsys.readouterr().err
-    assert os.listdir(out) == [".visxp-lock"]
+    assert os.listdir(out) == [".lock-0-of-1"]
+
+
+def test_hosts_share_the_videos_of_a_folder(tmp_path, capsys):
+    for i in range(4):
+        write_video(tmp_path / "videos" / f"{i}.mp4", seconds=1)
+    out = tmp_path / "out"
+    (out / f".{'0' * 24}.partial").mkdir(parents=True)  # another host is at it
+    command = [str(tmp_path / "videos"), f"--out={out}", "--keyframes=seconds"]
+    for i in range(3):
+        assert segment.main([*command, "--workers=1", f"--shard={i}/3"]) == 0
+    assert capsys.readouterr().out.count(": 1 keyframes\n") == 4
+    assert sorted(out.glob("[!.]*")) == [out / str(i) for i in range(4)]
+    assert len(list(out.glob(".*.partial"))) == 1
+
+
+@pytest.mark.parametrize("how", ["shots", "seconds"])
+def test_frames_that_jpeg_cannot_hold_cost_only_their_video(how, tmp_path, capsys):
+    wide = tmp_path / "wide.mkv"
+    with av.open(str(wide), "w") as container:
+        stream = container.add_stream("ffv1", rate=2)
+        stream.width, stream.height, stream.pix_fmt = 66_000, 16, "gray"
+        for _ in range(3):
+            frame = av.VideoFrame(66_000, 16, "gray")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    write_video(tmp_path / "a.mp4", seconds=1)
+    out = tmp_path / "out"
+    command = [str(wide), str(tmp_path / "a.mp4"), f"--out={out}", "--workers=1"]
+    assert segment.main([*command, f"--keyframes={how}"]) == 2
+    told = capsys.readouterr().err
+    assert "wide.mkv: over the limit of JPEG, 65500: 66000 x 16" in told
+    assert "1 of 2 were skipped" in told
+    assert (out / "a").is_dir()

@@ -66,10 +66,11 @@ def hierarchy_page(now: Now, row: int) -> str:
 def _above(clips: list[Hit]) -> str:
     first = clips[0]
     back, name = f"/#{urlencode(_asked(first))}", PurePosixPath(first.path).name
+    here = f"{text(name)} at {clock(first.start_s)}"
     others = f"{len(clips) - 1:,} seconds that look most like it"
     return (
         f'<nav class="back" aria-label="Search"><a href="{text(back)}">'
-        f"← Search by this second</a> <span>{text(name)} at {clock(first.start_s)}, and {others}</span></nav>\n"
+        f"← Search by this second</a> <span>{here}, and {others}</span></nav>\n"
     )
 
 

@@ -30,6 +30,7 @@ from visxp_jax import __version__
 from visxp_jax.atomic import write_whole
 from visxp_jax.command_line import Parser, command, without
 from visxp_jax.errors import VisxpError
+from visxp_jax.hosts import add_shard, parse_shard
 from visxp_jax.media import printable
 from visxp_jax.production.checkpoint import (
     digest,
@@ -44,7 +45,7 @@ from visxp_jax.production.features import (
     features_of,
     read_folders,
 )
-from visxp_jax.production.folder import name_of
+from visxp_jax.production.folder import KINDS, SHOTS, name_of
 from visxp_jax.production.settings import read_settings
 from visxp_jax.progress import progress_bar
 from visxp_jax.streams import read_ahead
@@ -55,11 +56,14 @@ BATCH_CPU, BATCH = 4, 64
 
 
 def inputs_of(path: Path) -> str:
-    """Digest of names, sizes and times of change: whether an input is what it was."""
+    """Digest of names, sizes and times of change: whether an input is what it was.
+
+    Of a folder only what is looked at counts.
+    """
     files = [path]
     if path.is_dir():  # which may be a link, as the folders in it may
-        parts = [part.iterdir() if part.is_dir() else [part] for part in path.iterdir()]
-        files = sorted(file for part in parts for file in part)
+        parts = [path / name for name in (*KINDS, SHOTS.parent)]
+        files = sorted(x for part in parts if part.is_dir() for x in part.iterdir())
     told = hashlib.sha256()
     for file in files:
         found = file.stat() if file.exists() else file.lstat()
@@ -205,10 +209,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint", required=True, type=Path, help=".tar of torch")
     parser.add_argument("--config", required=True, type=Path, help="its .yml")
     parser.add_argument("--out", required=True, type=Path, help="folder of features")
+    add_shard(parser)
     args = parser.parse_args(argv)
-    failed = run(args.folders, args.checkpoint, args.config, args.out)
+    shard = parse_shard(args.shard)
+    folders = [x for x in args.folders if shard.has(Path(os.path.abspath(x)))]
+    failed = run(folders, args.checkpoint, args.config, args.out)
     if failed:
-        raise VisxpError(f"{failed} of {len(args.folders)} were skipped.")
+        raise VisxpError(f"{failed} of {len(folders)} were skipped.")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from visxp_jax.tracks import upright
 
 # That of production: its networks were trained on such pictures.
 JPEG_QUALITY = 100
+MAX_JPEG_SIDE = 65_500  # of libjpeg
 HALF_MS = 500  # of the sound, to each side of the keyframe
 # Frames of the running shot that may become its keyframe, and no more of them than so
 # many bytes, should they be large; of these there may be two such sets.
@@ -57,11 +58,14 @@ def whole_ms(time_s: float) -> int:
     return round(1e6 * time_s) // 1000
 
 
-def jpeg_maker() -> Callable[[av.VideoFrame], bytes]:
-    """Makes of frames JPEG, upright and in full size."""
+def jpeg_maker(path: Path) -> Callable[[av.VideoFrame], bytes]:
+    """Makes of the frames of a file JPEG, upright and in full size."""
     reformatter = VideoReformatter()
 
     def jpeg_of(frame: av.VideoFrame) -> bytes:
+        if max(frame.width, frame.height) > MAX_JPEG_SIDE:
+            size = f"{frame.width} x {frame.height}"
+            raise MediaError(path, f"over the limit of JPEG, {MAX_JPEG_SIDE}: {size}")
         rgb = reformatter.reformat(frame, format="rgb24", threads=1)
         out = io.BytesIO()
         image = Image.fromarray(upright(rgb.to_ndarray(), frame))
@@ -90,7 +94,7 @@ def by_seconds(
     Raises:
         MediaError: the file cannot be used, or has no whole second.
     """
-    report, jpeg_of = segments.report, jpeg_maker()
+    report, jpeg_of = segments.report, jpeg_maker(path)
     with decoding(
         path, made_of=lambda frame, _: jpeg_of(frame), rates_hz=rates_hz
     ) as tracks:
@@ -136,7 +140,7 @@ def by_shots(
         MediaError: the file cannot be used, or none of its pictures.
         VisxpError: PySceneDetect is not installed.
     """
-    finder = _Finder(segments)
+    finder = _Finder(path, segments)
     report = segments.report
     with decoding(
         path, made_of=lambda *_: None, rates_hz=rates_hz, on_frame=finder.see
@@ -245,9 +249,9 @@ def most_candidates(frame: av.VideoFrame) -> int:
 class _Finder:
     """Follows shots as frames pass by, and cuts out the sound as it passes."""
 
-    def __init__(self, segments: Segments) -> None:
+    def __init__(self, path: Path, segments: Segments) -> None:
         self._segments = segments
-        self._jpeg_of = jpeg_maker()
+        self._jpeg_of = jpeg_maker(path)
         self._last_s = 0.0  # the latest frame
         self._chosen: deque[tuple[Candidate, bytes]] = deque()
 

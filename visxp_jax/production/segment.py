@@ -36,6 +36,7 @@ from tqdm import tqdm
 from visxp_jax.audio.spectrogram import VISXP_RATES_HZ
 from visxp_jax.command_line import Parser, command
 from visxp_jax.errors import VisxpError
+from visxp_jax.hosts import ALONE, Shard, add_shard, parse_shard
 from visxp_jax.media import printable
 from visxp_jax.production.write_folder import (
     METHODS,
@@ -45,7 +46,6 @@ from visxp_jax.production.write_folder import (
     write_folder,
 )
 from visxp_jax.progress import progress_bar
-from visxp_jax.train.lock import locked
 
 RATES_HZ = (24_000,)
 MAX_NAME_BYTES = 255  # of file systems
@@ -60,6 +60,7 @@ def run(
     archive: bool = False,
     workers: int | None = None,
     timeout_s: float = 120.0,
+    shard: Shard = ALONE,
 ) -> None:
     """Make the folders of all videos.
 
@@ -71,6 +72,7 @@ def run(
         archive: Write visxp_prep__NAME.tar.gz in place of folders.
         workers: Processes, a video at a time each; None for one per core.
         timeout_s: A video of which no further second is done for so long is skipped.
+        shard: Only the videos of one of several hosts.
 
     Raises:
         VisxpError: an option is out of range, PySceneDetect is wanted and missing, two
@@ -81,11 +83,12 @@ def run(
     from data_prep.sources import find_videos
 
     _check_options(keyframes, rates_hz, workers, timeout_s)
-    tasks = [
+    every = [
         Task(source, out, keyframes, tuple(dict.fromkeys(rates_hz)), archive)
         for source in find_videos(videos, out)
     ]
-    _check_names(tasks)
+    _check_names(every)
+    tasks = [task for task in every if shard.has(task.source.path, videos)]
     to_do = [task for task in tasks if not _is_done(task)]
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -108,8 +111,8 @@ def run(
         write_folder, to_do, workers=workers, timeout_s=timeout_s, on_beat=on_beat
     )
     with (
-        locked(out, name=".visxp-lock"),  # hidden from `FOLDERS/*`
-        _nothing_unfinished(out),
+        shard.locked(out),
+        _nothing_unfinished(out, None if shard == ALONE else tasks),
         progress_bar(
             desc="segment", unit="file", total=len(tasks), initial=before
         ) as bar,
@@ -138,12 +141,19 @@ def run(
 
 
 @contextmanager
-def _nothing_unfinished(out: Path) -> Iterator[None]:
-    """Clear away what was begun and not ended, by this or by a call that was killed."""
+def _nothing_unfinished(out: Path, tasks: list[Task] | None) -> Iterator[None]:
+    """Clear away what was begun and not ended, by this or by a call that was killed.
+
+    Args:
+        out: Where it is.
+        tasks: Of these alone, as other hosts are at work there; None for all.
+    """
 
     def clear() -> None:
+        own = None if tasks is None else {task.unfinished for task in tasks}
         for unfinished in out.glob(UNFINISHED.format("[0-9a-f]" * 24)):
-            shutil.rmtree(unfinished, ignore_errors=True)
+            if own is None or unfinished in own:
+                shutil.rmtree(unfinished, ignore_errors=True)
 
     clear()
     try:
@@ -246,6 +256,7 @@ def main(argv: list[str] | None = None) -> None:
         metavar="S",
         help="skip a file of which no second is done for so long (default: 120)",
     )
+    add_shard(parser)
     args = parser.parse_args(argv)
     run(
         args.videos,
@@ -255,6 +266,7 @@ def main(argv: list[str] | None = None) -> None:
         archive=args.archive,
         workers=args.workers,
         timeout_s=args.timeout_s,
+        shard=parse_shard(args.shard),
     )
 
 
