@@ -41,7 +41,8 @@ def test_extract_goes_on_and_does_again_what_has_changed(untrained, tmp_path, ca
     def told(*more: str) -> str:
         capsys.readouterr()
         assert extract.main([*command, *more]) == 0
-        return capsys.readouterr().out
+        found = capsys.readouterr()
+        return found.out + "".join(x for x in found.err.splitlines() if "were sk" in x)
 
     halves = [told(f"--shard={i}/2") for i in range(2)]
     assert sum(int(half.split()[0]) for half in halves) == 6
@@ -55,11 +56,13 @@ def test_extract_goes_on_and_does_again_what_has_changed(untrained, tmp_path, ca
     (about,) = out.glob("_b-*.json")
     assert json.loads(about.read_text())["no_audio"] == 2
     (folder / "b.mp4").write_bytes(b"broken")
-    assert "1 skipped" in told()
+    assert told().endswith("1 of 3 were skipped.")
+    assert extract.main([*command, "--strict"]) == 2
+    assert "error: 1 of 3 were skipped." in capsys.readouterr().err
     assert len(list(out.glob("*.parquet"))) == 2  # no features of what is gone
     (folder / "a.mp4").rename(tmp_path / "away.mp4")
     command[-1:] = map(str, (folder / "a.mp4", folder / "sub" / "a.mp4"))
-    assert told().endswith("1 done before; 1 skipped\n")
+    assert told().endswith("1 done before\n1 of 2 were skipped.")
     assert len(list(out.glob("*.parquet"))) == 2  # it may be there again
     (tmp_path / "away.mp4").rename(folder / "a.mp4")
     assert "2 done before" in told()
@@ -125,7 +128,7 @@ def test_extract_that_is_stopped_leaves_what_is_done(untrained, demo_videos, tmp
         (["--shard=2/2"], "--shard must be like 0/4"),
         (["--batch-size=0"], "--batch-size must be at least 1"),
         (["--out=setup.py"], "--out must be a folder"),
-        ([str(ROOT / "README.md")], "none of the videos gave a clip"),
+        ([str(ROOT / "README.md")], "error: 2 of 2 were skipped"),
     ],
 )
 def test_mistakes_in_extraction_are_one_line(untrained, args, words, tmp_path, capsys):

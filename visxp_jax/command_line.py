@@ -55,6 +55,27 @@ def without(inputs: Iterable[Path]) -> list[str]:
     return [arg for arg in sys.argv if Path(arg) not in left_out]
 
 
+def add_strict(parser: argparse.ArgumentParser) -> None:
+    """The option --strict, for `tell_skipped`."""
+    parser.add_argument(
+        "--strict", action="store_true", help="exit code 2 if any input is skipped"
+    )
+
+
+def tell_skipped(skipped: int, of: int, *, strict: bool) -> None:
+    """The end of a command that goes on where one of its inputs cannot be used.
+
+    Raises:
+        VisxpError: all are skipped, or any if `strict`: else damaged files, which every
+            archive has, would make each night's work a failure.
+    """
+    told = f"{skipped} of {of} were skipped."
+    if skipped and (strict or skipped == of):
+        raise VisxpError(told)
+    if skipped:
+        print(told, file=sys.stderr)
+
+
 class Parser(argparse.ArgumentParser):
     """Of a command line; a mistake in it is one line, and usage is for --help."""
 

@@ -28,7 +28,13 @@ import numpy as np
 from tqdm import tqdm
 
 from visxp_jax import __version__
-from visxp_jax.command_line import Parser, command, without
+from visxp_jax.command_line import (
+    Parser,
+    add_strict,
+    command,
+    tell_skipped,
+    without,
+)
 from visxp_jax.errors import VisxpError
 from visxp_jax.feature_files import ClipRow, Writer, about_of, file_name
 from visxp_jax.hosts import ALONE, Shard, add_shard, parse_shard
@@ -286,6 +292,7 @@ def run(
     timeout_s: float = 120.0,
     shots: bool = False,
     shard: Shard = ALONE,
+    strict: bool = False,
 ) -> None:
     """Extract videos with the model in `workdir` into the folder `out`.
 
@@ -297,10 +304,11 @@ def run(
         timeout_s: A video that yields no clip for so long is left out.
         shots: Look for shots, which needs PySceneDetect.
         shard: Only the videos of one of several hosts.
+        strict: Whether a video that cannot be used is a mistake.
 
     Raises:
-        VisxpError: no model, nothing to write to or another run writes there, or no
-            clip in any video.
+        VisxpError: no model, nothing to write to or another run writes there, or all
+            videos (any if `strict`) are skipped.
     """
     from data_prep.sources import find_videos
     from visxp_jax.shots import detector_name
@@ -351,14 +359,12 @@ def run(
     finally:
         files.close()
     kept = files.ends["kept"] + files.ends["partial"]
-    if todo and not kept and len(todo) == len(sources):
-        raise VisxpError("none of the videos gave a clip.")
     flags = flags_told(files.flags)
     told = f"{files.clips} clips of {kept} videos" + f" ({flags})" * bool(flags)
     told += f" -> {printable(out)}"
     told += f"; {before} done before" * bool(before)
-    told += f"; {files.ends['skipped']} skipped" * bool(files.ends["skipped"])
     print(told)
+    tell_skipped(files.ends["skipped"], len(sources), strict=strict)
 
 
 def _write(items: Iterable[Encoded | End], files: Files, bar: tqdm) -> None:
@@ -398,6 +404,7 @@ def main(argv: list[str] | None = None) -> None:
         help="tell of each second which shot it is in (pip install 'visxp-jax[shots]')",
     )
     add_shard(parser)
+    add_strict(parser)
     add(
         "--timeout-s",
         type=float,
@@ -414,6 +421,7 @@ def main(argv: list[str] | None = None) -> None:
         timeout_s=args.timeout_s,
         shots=args.shots,
         shard=parse_shard(args.shard),
+        strict=args.strict,
     )
 
 

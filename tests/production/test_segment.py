@@ -292,12 +292,14 @@ def test_what_is_done_is_left_alone_and_the_rest_made_again(options, tmp_path, c
     out = tmp_path / "out"
     made = out / ("visxp_prep__a.tar.gz" if options else "a")
     command = [*map(str, videos.iterdir()), f"--out={out}", "--workers=1", *options]
-    assert segment.main(command) == 2
+    assert segment.main(command) == 0
     told = capsys.readouterr()
     assert "a.mp4: 1 keyframes" in told.out
     assert "skipped: " in told.err
     assert "bad.mp4: not a readable media file" in told.err
-    assert told.err.endswith("error: 1 of 2 were skipped.\n")
+    assert told.err.endswith("\n1 of 2 were skipped.\n")
+    assert segment.main([*command, "--strict"]) == 2
+    assert capsys.readouterr().err.endswith("error: 1 of 2 were skipped.\n")
     assert sorted(os.listdir(out)) == [".lock-0-of-1", made.name]
 
     def changed() -> bool:
@@ -431,7 +433,7 @@ def test_frames_that_jpeg_cannot_hold_cost_only_their_video(how, tmp_path, capsy
     write_video(tmp_path / "a.mp4", seconds=1)
     out = tmp_path / "out"
     command = [str(wide), str(tmp_path / "a.mp4"), f"--out={out}", "--workers=1"]
-    assert segment.main([*command, f"--keyframes={how}"]) == 2
+    assert segment.main([*command, f"--keyframes={how}"]) == 0
     told = capsys.readouterr().err
     assert "wide.mkv: over the limit of JPEG, 65500: 66000 x 16" in told
     assert "1 of 2 were skipped" in told

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from visxp_jax import __version__
 from visxp_jax.atomic import write_whole
-from visxp_jax.command_line import Parser, command, without
+from visxp_jax.command_line import Parser, add_strict, command, tell_skipped, without
 from visxp_jax.errors import VisxpError
 from visxp_jax.hosts import add_shard, parse_shard
 from visxp_jax.media import printable
@@ -203,19 +203,19 @@ def digest_of_input(path: Path) -> str:
 
 @command("stopped; folders that are done are kept.")
 def main(argv: list[str] | None = None) -> None:
-    """Entry point; a mistake if any folder was skipped."""
+    """Entry point; a mistake if all folders were skipped."""
     parser = Parser("visxp folders", __doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDERS")
     parser.add_argument("--checkpoint", required=True, type=Path, help=".tar of torch")
     parser.add_argument("--config", required=True, type=Path, help="its .yml")
     parser.add_argument("--out", required=True, type=Path, help="folder of features")
     add_shard(parser)
+    add_strict(parser)
     args = parser.parse_args(argv)
     shard = parse_shard(args.shard)
     folders = [x for x in args.folders if shard.has(Path(os.path.abspath(x)))]
     failed = run(folders, args.checkpoint, args.config, args.out)
-    if failed:
-        raise VisxpError(f"{failed} of {len(folders)} were skipped.")
+    tell_skipped(failed, len(folders), strict=args.strict)
 
 
 if __name__ == "__main__":

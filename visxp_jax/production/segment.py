@@ -34,7 +34,7 @@ from typing import Any
 from tqdm import tqdm
 
 from visxp_jax.audio.spectrogram import VISXP_RATES_HZ
-from visxp_jax.command_line import Parser, command
+from visxp_jax.command_line import Parser, add_strict, command, tell_skipped
 from visxp_jax.errors import VisxpError
 from visxp_jax.hosts import ALONE, Shard, add_shard, parse_shard
 from visxp_jax.media import printable
@@ -61,6 +61,7 @@ def run(
     workers: int | None = None,
     timeout_s: float = 120.0,
     shard: Shard = ALONE,
+    strict: bool = False,
 ) -> None:
     """Make the folders of all videos.
 
@@ -73,11 +74,13 @@ def run(
         workers: Processes, a video at a time each; None for one per core.
         timeout_s: A video of which no further second is done for so long is skipped.
         shard: Only the videos of one of several hosts.
+        strict: Whether a video that cannot be used is a mistake.
 
     Raises:
         VisxpError: an option is out of range, PySceneDetect is wanted and missing, two
             videos have one name, what is there is none of ours, `out` cannot be
-            written to or is in use, or a video could not be used.
+            written to or is in use, or all videos
+            (any if `strict`) were skipped.
     """
     from data_prep.pool import Failure, run_isolated
     from data_prep.sources import find_videos
@@ -136,8 +139,7 @@ def run(
             tqdm.write(f"skipped: {name}: {why}", file=sys.stderr)
     if len(to_do) < len(tasks):
         print(f"{len(tasks) - len(to_do)} done before")
-    if failed:
-        raise VisxpError(f"{failed} of {len(tasks)} were skipped.")
+    tell_skipped(failed, len(tasks), strict=strict)
 
 
 @contextmanager
@@ -224,7 +226,7 @@ def _is_done(task: Task) -> bool:
 
 @command("stopped; folders that are done are kept.")
 def main(argv: list[str] | None = None) -> None:
-    """Entry point; a mistake if any video has no folder."""
+    """Entry point; a mistake if no video has a folder."""
     parser = Parser("visxp segment", __doc__)
     add = parser.add_argument
     add("videos", nargs="+", type=Path, metavar="VIDEOS", help="files or folders")
@@ -257,6 +259,7 @@ def main(argv: list[str] | None = None) -> None:
         help="skip a file of which no second is done for so long (default: 120)",
     )
     add_shard(parser)
+    add_strict(parser)
     args = parser.parse_args(argv)
     run(
         args.videos,
@@ -267,6 +270,7 @@ def main(argv: list[str] | None = None) -> None:
         workers=args.workers,
         timeout_s=args.timeout_s,
         shard=parse_shard(args.shard),
+        strict=args.strict,
     )
 
 
