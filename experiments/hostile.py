@@ -2,12 +2,12 @@
 
     python -m experiments.hostile --out=experiments/results/hostile.md
 
-Makes such input, gives it to `visxp extract`, `prepare`, `segment`, `search find` and
-`folders` and to the page of `visxp page`, and writes a table of what an archivist sees.
-Payloads would make a file named `owned`; it
-ends with an error if there is one, or if a command has written anywhere but into its
-output. For Linux. It imports from `tests`, which has what writes small videos,
-checkpoints without PyTorch, and weights of a tiny network.
+Makes such input, gives it to `visxp extract`, `prepare`, `segment`, `search`,
+`folders`, `import` and `doctor` and to the page of `visxp page`, and writes a table of
+what an archivist sees. Payloads would make a file named `owned`; it ends with an error
+if there is one, or if a command has written anywhere but into its output. For Linux. It
+imports from `tests`, which has what writes small videos, checkpoints without PyTorch,
+and weights of a tiny network.
 """
 
 import argparse
@@ -36,10 +36,11 @@ from experiments.hostile_folders import (
     write_configs,
     write_folders,
     write_network,
+    write_references,
 )
 from experiments.hostile_media import write_media, write_others
 from experiments.hostile_scratch import Done, Scratch, Seen
-from experiments.hostile_search import found, uploaded, write_index
+from experiments.hostile_search import added, found, uploaded, write_index
 from tests.small import small_config
 from tests.test_weights import random_weights
 from tests.videos import write_video
@@ -49,7 +50,13 @@ from visxp_jax.weights import save_weights
 
 TIMEOUT_S = 20  # of a reader that hangs
 LONGEST = 400  # characters in a cell
-ONE_LINE = ("visxp search find", "visxp page, upload", "visxp segment")
+ONE_LINE = (
+    "visxp search find",
+    "visxp search add",
+    "visxp page, upload",
+    "visxp segment",
+    "visxp import",
+)
 
 HEAD = """# What the commands say of bad input
 
@@ -60,7 +67,9 @@ command each, as did all folders and archives to `visxp folders`: the exit code 
 of the whole. Of `visxp prepare` the row of `manifest.csv` is shown, where it tells of
 each file. Media, pictures and sounds were searched by (second 1 of each) with
 `visxp search find`, one after the other, and on one page of `visxp page`, to which they
-were sent as a browser sends them: there the code is the status of the answer.
+were sent as a browser sends them: there the code is the status of the answer. Feature
+files, spectrograms and networks went to `visxp search add`, `visxp doctor --reference`
+and `visxp import` one by one.
 """
 
 
@@ -186,6 +195,35 @@ def folders(scratch: Scratch, command: str) -> Iterator[Seen]:
         for path, (what, *_) in networks.items():
             done = runs[path].result()
             yield Seen(what, "visxp folders", done.code, done.lines)
+        adopted = {
+            path: pool.submit(adopt, scratch, network)
+            for path, (_, *network) in networks.items()
+        }
+        for path, (what, *_) in networks.items():
+            done = adopted[path].result()
+            yield Seen(what, "visxp import", done.code, done.lines)
+
+
+def adopt(scratch: Scratch, network: Sequence[Path]) -> Done:
+    """`visxp import` of a checkpoint and its configuration."""
+    checkpoint, config = network
+    workdir = scratch.out / "imported" / checkpoint.parent.name / config.parent.name
+    options = (f"--checkpoint={checkpoint}", f"--config={config}")
+    return scratch.visxp("import", *options, f"--workdir={workdir}")
+
+
+def diagnosed(scratch: Scratch, references: dict[Path, str]) -> Iterator[Seen]:
+    """`visxp doctor --reference`, a command for each spectrogram."""
+
+    def run(path: Path) -> Done:
+        video = f"--video={scratch.root / 'sound.mp4'}"
+        return scratch.visxp("doctor", video, f"--reference={path}")
+
+    with ThreadPoolExecutor(2) as pool:
+        for what, done in zip(
+            references.values(), pool.map(run, references), strict=True
+        ):
+            yield Seen(what, "visxp doctor --reference", done.code, done.lines)
 
 
 def table(rows: Sequence[Seen], scratch: Scratch) -> str:
@@ -241,12 +279,16 @@ def main() -> int:
         for lost in ("crash", "hang"):
             path = scratch.root / "lost" / f"{lost}.mp4"
             write_video(path, seconds=300, fps=2, sound=None)
+        write_video(scratch.root / "sound.mp4")
+        references = write_references(scratch.root / "references", f"touch {TRACE}")
         scratch.seal()
         rows = [*extracted(scratch, media), *prepared(scratch, media)]
         rows += segmented(scratch, media)
         index = write_index(scratch, scratch.out / "one")
         rows += found(scratch, index, media | others)
         rows += uploaded(scratch, index, media | others)
+        rows += added(scratch, index)
+        rows += diagnosed(scratch, references)
         wrong = scratch.strange()
         rows += folders(scratch, f"touch {TRACE}")
         wrong += scratch.strange() + complaints(rows)

@@ -194,6 +194,12 @@ def write_folders(into: Path, command: str) -> dict[Path, str]:
     return found
 
 
+def write_references(into: Path, command: str) -> dict[Path, str]:
+    """Spectrograms by themselves; what is wrong, by path."""
+    cases = dict(_spectrograms(command))
+    return _each(into, cases, Path(NPZ).name, "spectrogram")
+
+
 def _member(name: str, kind: bytes = tarfile.REGTYPE, **more: Any) -> bytes:
     info = tarfile.TarInfo(name)
     info.type = kind
@@ -298,7 +304,7 @@ def write_checkpoints(into: Path, command: str) -> dict[Path, str]:
         "an array of another shape": lambda p: save(p, tensors(other)),
         "NaN in it": lambda p: save(p, tensors(nan)),
     }
-    return _each(into, cases, "checkpoint.tar")
+    return _each(into, cases, "checkpoint.tar", "checkpoint.tar")
 
 
 def write_configs(into: Path, command: str) -> dict[Path, str]:
@@ -317,14 +323,14 @@ def write_configs(into: Path, command: str) -> dict[Path, str]:
         "no MODEL": content(b"INPUT: {}\n"),
         "bytes that are no text": content(bytes(range(256))),
     }
-    return _each(into, cases, "model_config.yml")
+    return _each(into, cases, "model_config.yml", "model_config.yml")
 
 
-def _each(into: Path, cases: dict[str, Write], name: str) -> dict[Path, str]:
+def _each(into: Path, cases: dict[str, Write], name: str, kind: str) -> dict[Path, str]:
     found = {}
     for number, (what, write) in enumerate(cases.items()):
-        path = into / f"{name.split('.')[0]}_{number}" / name
+        path = into / f"{kind.split('.')[0]}_{number}" / name
         path.parent.mkdir(parents=True)
         write(path)
-        found[path] = f"{name}: {what}"
+        found[path] = f"{kind}: {what}"
     return found

@@ -28,7 +28,10 @@ from visxp_jax.media import printable, read_sounds
 from visxp_jax.production.arrays import read_pickled_dict
 from visxp_jax.production.folder import time_and_rate
 
-NEEDED = ("jax", "flax", "optax", "orbax.checkpoint", "av", "scipy", "sklearn")
+NEEDED = (
+    *("jax", "flax", "optax", "orbax.checkpoint", "clu", "av", "PIL", "librosa"),
+    *("scipy", "sklearn", "pyarrow", "safetensors", "tensorflow_datasets", "yaml"),
+)
 # What is not needed for all: module, for what, how to get it.
 OPTIONAL = (
     ("tensorflow", "data as TFRecord", "pip install 'visxp-jax[tf]'"),

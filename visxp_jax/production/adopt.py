@@ -4,7 +4,9 @@
         --workdir=runs/visxp
 
 Writes model.npz and model.json, which is what extraction and export take. Its head is
-kept where it has two outputs: it then says whether picture and sound belong together.
+kept where it has two outputs: they are taken for mismatch and match, in this order, as
+L3-Net has them. VisXP's training code is not public: see by `visxp agreement` of videos
+whose sound is their own that agreement is high.
 """
 
 import os
