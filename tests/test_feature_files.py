@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from visxp_jax.errors import VisxpError
-from visxp_jax.feature_files import ClipRow, Writer, about_of, file_name, files_of, read
+from visxp_jax.feature_files import (
+    ClipRow,
+    Writer,
+    about_of,
+    file_name,
+    files_of,
+    read,
+    remove_unfinished,
+)
 
 ROW = ClipRow("a.mp4", 1.0, 2.0, 1.5, True, False, False)
 VECTORS = {"video": np.arange(3.0), "audio": np.ones(2)}
@@ -61,11 +69,11 @@ def test_features_of_a_video_that_could_not_be_looked_at_stay(tmp_path):
 
 
 def test_what_a_killed_call_has_left_goes(tmp_path):
-    names = ("a", "_a.json.1.tmp", ".a.1.tmp", "b.parquet", "_ab.json.1.tmp")
-    for name in names:
+    stays = {"a", "a.1.tmp", "b.parquet", "_a.json", "_ab.json.1.tmp", ".a.b.2.tmp"}
+    for name in (*stays, "_a.json.1.tmp", ".a.1.tmp", ".b.c.22.tmp"):
         (tmp_path / name).touch()
-    Writer(tmp_path, "a")
-    assert {x.name for x in tmp_path.iterdir()} == {"a", "b.parquet", "_ab.json.1.tmp"}
+    remove_unfinished(tmp_path, {"a", "b.c"})
+    assert {x.name for x in tmp_path.iterdir()} == stays
 
 
 @pytest.mark.parametrize(

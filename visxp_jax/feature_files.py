@@ -9,7 +9,7 @@ Readers of Parquet take the folder as one table; they leave out what begins with
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ MODALITIES = ("video", "audio")
 ABOUT = b"about"
 MAX_STEM = 80
 ROWS_PER_GROUP = 512  # held in memory, 8 KB each
+UNFINISHED = re.compile(r"(?:\.(?P<rows>.+)|_(?P<about>.+)\.json)\.\d+\.tmp")
 
 
 class ClipRow(NamedTuple):
@@ -79,6 +80,19 @@ def file_name(path: str, key: str) -> str:
     return f"{plain or 'video'}-{key[:16]}"
 
 
+def remove_unfinished(folder: Path, names: Collection[str]) -> None:
+    """Remove what a call that was killed has left of feature files.
+
+    Args:
+        folder: That they go to; it is listed once, and may hold very many.
+        names: Of those that nobody else writes now, from `file_name`.
+    """
+    for file in os.listdir(folder):
+        found = UNFINISHED.fullmatch(file)
+        if found and (found["rows"] or found["about"]) in names:
+            (folder / file).unlink(missing_ok=True)
+
+
 class Writer:
     """Writes one feature file, which appears once it is whole."""
 
@@ -92,9 +106,6 @@ class Writer:
         self._path = folder / f"{name}.parquet"
         self._json = folder / f"_{name}.json"
         self._unfinished = folder / f".{name}.{os.getpid()}.tmp"
-        for begun in (f".{name}", self._json.name):  # by a call that was killed
-            for unfinished in folder.glob(f"{begun}.*.tmp"):
-                unfinished.unlink(missing_ok=True)
         self._writer: pq.ParquetWriter | None = None
         self._rows: list[ClipRow] = []
         self._vectors: dict[str, list[np.ndarray]] = {}
