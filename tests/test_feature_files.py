@@ -3,6 +3,8 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from visxp_jax.errors import VisxpError
@@ -107,3 +109,14 @@ def test_vectors_too_large_for_half_floats_are_refused(tmp_path):
     writer.finish({"model_sha256": "x"})
     with pytest.raises(VisxpError, match="video must fit into float16"):
         read(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(("name", "why"), [(b"\xff.mp4", "UTF8"), (None, "no path")])
+def test_a_damaged_path_is_refused(name, why, tmp_path):
+    path = written(tmp_path, count=1)
+    about = {"about": json.dumps(about_of(path))}
+    table = pq.read_table(path).replace_schema_metadata(about)
+    names = pa.array([name], pa.binary()).view(pa.string())
+    pq.write_table(table.set_column(0, "path", names), path)
+    with pytest.raises(VisxpError, match=f"must be a .parquet file from .*{why}"):
+        read(path)

@@ -24,6 +24,15 @@ MODALITIES = ("video", "audio")
 ABOUT = b"about"
 MAX_STEM = 80
 ROWS_PER_GROUP = 512  # held in memory, 8 KB each
+# What reading raises where bytes have changed, whichever they are.
+DAMAGED = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    pa.ArrowException,
+)
 UNFINISHED = re.compile(r"(?:\.(?P<rows>.+)|_(?P<about>.+)\.json)\.\d+\.tmp")
 
 
@@ -173,7 +182,7 @@ def about_of(path: Path) -> dict[str, Any]:
         about = json.loads((pq.read_metadata(path).metadata or {})[ABOUT])
         if "model_sha256" not in about:
             raise KeyError("model_sha256")
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except DAMAGED as error:
         raise _none(path, error) from error
     return about
 
@@ -190,13 +199,16 @@ def read(path: Path) -> FeatureFile:
         plain = (
             table.select(list(ClipRow._fields)).cast(PLAIN).replace_schema_metadata()
         )
+        plain.validate(full=True)  # its texts are UTF-8
+        if plain["path"].null_count:
+            raise ValueError("a row has no path")
         vectors = {}
         for name in MODALITIES:
             column = table[name].combine_chunks()
             flat = column.flatten().to_numpy(zero_copy_only=False)
             with np.errstate(over="ignore"):  # seen below
                 vectors[name] = flat.reshape(len(table), -1).astype(np.float16)
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except DAMAGED as error:
         raise _none(path, error) from error
     for name, x in vectors.items():
         if not np.isfinite(x).all():
