@@ -164,7 +164,7 @@ def test_mistakes_are_one_line(made, tmp_path, capsys):
         (["find", str(tmp_path / "no"), f"--like={other}"], "must be an index, got"),
         (["remove", str(tmp_path / "no"), "a.mp4"], "must be an index, got none"),
         (["show", str(tmp_path / "no")], "must be an index, got none there"),
-        (["remove", index, "none.mp4"], "has none of the 1 files"),
+        (["remove", index, "none.mp4"], "has none called 'none.mp4'; nothing was"),
         (["add", index, str(other)], "must be a .parquet file"),
     ):
         assert search.main(args) == 2, args

@@ -68,8 +68,17 @@ def test_deleted_files_no_longer_count_and_may_come_back(store, tmp_path):
         ("news", "b.mp4", i) for i in range(4)
     ]
     assert store.delete(["b.mp4"]) == 6  # of all collections
-    with pytest.raises(VisxpError, match="has none of the 1 files"):
-        store.delete(["b.mp4"])
+
+
+def test_files_are_taken_out_only_if_all_are_there(store):
+    before = paths(store)
+    for files, where, told in (
+        (["b.mpp", "a.mp4", "c\n"], None, r"none called 'b.mpp', 'c\\n'; nothing"),
+        (["a.mp4", "b.mp4"], "sport", "none called 'a.mp4' in the collection 'sport'"),
+    ):
+        with pytest.raises(VisxpError, match=told):
+            store.delete(files, where)
+        assert paths(Store(store.path)) == before
 
 
 def test_a_file_that_is_there_is_replaced(store, tmp_path):

@@ -13,7 +13,8 @@ names now.
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -329,7 +330,7 @@ class Store:
             self._write_segment(name, table, vectors, stamps)
             videos = {video for each in stamps.values() for video in each}
             segments = (
-                *self._without(videos, {collection}),
+                *self._without(videos, collection)[0],
                 Segment(name, table.num_rows, collection),
             )
             self._commit(Manifest(sha256, manifest.next + 1, segments))
@@ -362,19 +363,20 @@ class Store:
         sync(folder.parent)
 
     def _without(
-        self, files: Iterable[str], collections: Collection[str] | None
-    ) -> list[Segment]:
-        """Segments in which these files no longer count."""
-        files, segments = set(files), []
+        self, files: set[str], collection: str | None
+    ) -> tuple[list[Segment], Counter[str]]:
+        """Segments in which these files no longer count, and clips of each that did."""
+        segments, clips = [], Counter()
         for segment in self.manifest.segments:
-            if collections is None or segment.collection in collections:
+            if collection in (None, segment.collection):
                 table = self._segment(segment, vectors=False).table
-                gone = files.intersection(table["path"].to_pylist())
+                gone = Counter(x for x in table["path"].to_pylist() if x in files)
                 if gone:
                     deleted = tuple(sorted({*segment.deleted, *gone}))
                     segment = replace(segment, deleted=deleted)
+                    clips += gone
             segments.append(segment)
-        return segments
+        return segments, clips
 
     def delete(self, files: Collection[str], collection: str | None = None) -> int:
         """Take files out; their vectors stay on the disk until `compact`.
@@ -387,16 +389,21 @@ class Store:
             Number of clips that no longer count.
 
         Raises:
-            VisxpError: none of the files is there.
+            VisxpError: one of them is not there; nothing is taken out.
         """
         with self._writing():
-            before = len(self)
-            where = None if collection is None else {collection}
-            segments = tuple(self._without(files, where))
-            if segments == self.manifest.segments:
-                raise VisxpError(f"{self.path} has none of the {len(files)} files.")
-            self._commit(replace(self.manifest, segments=segments))
-            return before - len(self)
+            segments, clips = self._without(set(files), collection)
+            if missing := sorted(set(files) - clips.keys()):
+                where = (
+                    "" if collection is None else f" in the collection {collection!r}"
+                )
+                raise VisxpError(
+                    f"{self.path} must have every file that is to be removed, but has "
+                    f"none called {', '.join(map(repr, missing))}{where}; nothing was "
+                    "removed."
+                )
+            self._commit(replace(self.manifest, segments=tuple(segments)))
+            return clips.total()
 
     def compact(self) -> None:
         """Write what counts anew, in few segments, and drop the rest.
