@@ -1,5 +1,6 @@
 """The index on disk: what was added stays, whoever is killed; the rest is refused."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -220,6 +221,24 @@ def test_an_addition_that_was_not_finished_does_not_count(store, tmp_path):
     assert len(again) == 7
     again.add([write_features(tmp_path / "c.parquet", {"d.mp4": 1})])
     assert len(Store(store.path)) == 8
+
+
+def test_strays_that_cannot_be_removed_are_left(store, tmp_path, monkeypatch):
+    def busy(*_, **__):
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    segments = store.path / "segments"
+    (segments / ".DS_Store").touch()
+    (segments / "000003").mkdir()  # of a name that would come next
+    monkeypatch.setattr(os, "rmdir", busy)  # as where a network's disk is
+    store.add([write_features(tmp_path / "c.parquet", {"d.mp4": 1})], "news")
+    store.delete(["a.mp4"])
+    store.compact()
+    (segments / f"{store.manifest.next:06d}").mkdir()
+    store.delete(["d.mp4"])
+    store.compact()
+    assert {path for _, path, _ in paths(Store(store.path))} == {"b.mp4"}
+    assert {".DS_Store", "000001", "000003"} < set(os.listdir(segments))
 
 
 def test_two_writers_do_not_lose_each_others_files(store, tmp_path):

@@ -149,7 +149,11 @@ def run(args: argparse.Namespace) -> None:
         count = Store.existing(args.index).delete(args.files, args.collection)
         print(f"{count} clips removed")
     elif args.verb == "compact":
-        Store.existing(args.index).compact()
+        if lacking := Store.existing(args.index).compact():
+            print(
+                f"{lacking} segments have no graph any more; `visxp search graph "
+                f"{args.index}` makes them again"
+            )
     elif args.verb == "graph":
         from visxp_jax.search.approximate import build
 

@@ -32,6 +32,7 @@ from visxp_jax.train.lock import LOCK, locked
 
 FORMAT = 2
 MANIFEST = "index.json"
+GRAPH, GRAPH_LOCK = "{}.usearch", "GRAPH_LOCK"  # see `approximate`
 ROWS, THUMBNAILS = "rows.parquet", "thumbnails.arrow"
 COLUMNS = tuple(name for name in ClipRow._fields if name != "thumbnail")
 STAMPS = b"stamps"  # of feature files, by the videos in them
@@ -141,7 +142,8 @@ class Store:
             found = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             if self.path.is_dir() and any(
-                name not in (LOCK, "segments") and not name.startswith(MANIFEST)
+                name not in (LOCK, GRAPH_LOCK, "segments")
+                and not name.startswith(MANIFEST)
                 for name in os.listdir(self.path)
             ):
                 raise VisxpError(
@@ -222,13 +224,15 @@ class Store:
             self.manifest = self._read()
             known = {segment.name for segment in self.manifest.segments}
             segments = self.path / "segments"
-            segments.mkdir(exist_ok=True)
-            for name in os.listdir(segments):
-                if name not in known:  # of someone who was stopped
-                    shutil.rmtree(segments / name)
-            for unfinished in self.path.glob(f"{MANIFEST}.*"):
-                unfinished.unlink()
             try:
+                segments.mkdir(exist_ok=True)
+                for name in os.listdir(segments):
+                    if name not in known:  # of someone who was stopped
+                        # What stays does not count: a file, or what is still open
+                        # elsewhere on a network's disk.
+                        shutil.rmtree(segments / name, ignore_errors=True)
+                for unfinished in self.path.glob(f"{MANIFEST}.*"):
+                    unfinished.unlink()
                 yield
             except OSError as error:
                 raise VisxpError(
@@ -263,7 +267,7 @@ class Store:
             VisxpError: a file is no such one, or of other weights than the index. Those
                 saved before it stay.
         """
-        known = self.current(lambda: self._stamps(collection))
+        known = self.current(lambda: self._known(collection))
         clips, unchanged, waiting = 0, 0, []
         for path in features:
             stamp, found = _stamp(path), None
@@ -297,19 +301,23 @@ class Store:
                 "new index."
             )
 
-    def _stamps(self, collection: str) -> dict[str, list[str]]:
-        """Of the feature files whose clips all count, with the videos in them."""
-        found: dict[str, list[str]] = {}
+    def _stamps(self, segment: Segment) -> dict[str, list[str]]:
+        """Of its feature files whose clips all count, with the videos in them."""
+        path = self.path / "segments" / segment.name / ROWS
+        try:
+            stamps = json.loads((pq.read_schema(path).metadata or {})[STAMPS])
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise VisxpError(f"{path} is damaged: {error}.") from error
+        gone = set(segment.deleted)
+        return {s: x for s, x in stamps.items() if not gone & set(x)}
+
+    def _known(self, collection: str) -> dict[str, list[str]]:
+        """The same, of the segments of a collection."""
+        known: dict[str, list[str]] = {}
         for segment in self.manifest.segments:
             if segment.collection == collection:
-                path = self.path / "segments" / segment.name / ROWS
-                try:
-                    stamps = json.loads((pq.read_schema(path).metadata or {})[STAMPS])
-                except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-                    raise VisxpError(f"{path} is damaged: {error}.") from error
-                gone = set(segment.deleted)
-                found |= {s: x for s, x in stamps.items() if not gone & set(x)}
-        return found
+                known |= self._stamps(segment)
+        return known
 
     def _add(self, files: list[tuple[str, FeatureFile]], collection: str) -> int:
         stamps = {
@@ -326,15 +334,22 @@ class Store:
         with self._writing():
             manifest = self.manifest
             self._check_model(self.path, sha256)
-            name = f"{manifest.next:06d}"
+            number = self._free(manifest.next)
+            name = f"{number:06d}"
             self._write_segment(name, table, vectors, stamps)
             videos = {video for each in stamps.values() for video in each}
             segments = (
                 *self._without(videos, collection)[0],
                 Segment(name, table.num_rows, collection),
             )
-            self._commit(Manifest(sha256, manifest.next + 1, segments))
+            self._commit(Manifest(sha256, number + 1, segments))
         return table.num_rows
+
+    def _free(self, number: int) -> int:
+        """Of a segment to be written, from this one on: a stray may be in its place."""
+        while os.path.lexists(self.path / "segments" / f"{number:06d}"):
+            number += 1
+        return number
 
     def _write_segment(
         self,
@@ -405,57 +420,76 @@ class Store:
             self._commit(replace(self.manifest, segments=tuple(segments)))
             return clips.total()
 
-    def compact(self) -> None:
-        """Write what counts anew, in few segments, and drop the rest.
+    def compact(self) -> int:
+        """Write small segments, and those with gaps, anew as few, and drop the old.
 
-        Segments that are large enough and those that no other would join are left as
+        Segments that are large enough, and those that no other would join, are left as
         they are, with their graphs, if all of their clips count.
+
+        Returns:
+            Number of segments without a graph, made of others that had one.
+
+        Raises:
+            VisxpError: another process writes to it or makes graphs, or it is damaged.
         """
-        with self._writing():
-            groups: list[list[tuple[Segment, Rows]]] = []
-            of_collection: dict[str, list[tuple[Segment, Rows]]] = {}
-            for segment in self.manifest.segments:
-                rows = self._segment(segment, vectors=True)
-                if not rows.table.num_rows:
+        with locked(self.path, name=GRAPH_LOCK), self._writing():
+            segments, number, lacking = [], self.manifest.next, 0
+            for group in self._groups():
+                if len(group) == 1 and not group[0].deleted:
+                    segments += group
                     continue
-                if segment.rows >= CLIPS_PER_SEGMENT and not segment.deleted:
-                    groups.append([(segment, rows)])
-                    continue
-                group = of_collection.get(segment.collection)
-                if group is None or sum(map(_clips, group)) >= CLIPS_PER_SEGMENT:
-                    group = of_collection[segment.collection] = []
-                    groups.append(group)
-                group.append((segment, rows))
-            known = {name: self._stamps(name) for name in of_collection}
-            segments, number = [], self.manifest.next
-            for group in groups:
-                first, _ = group[0]
-                if len(group) == 1 and not first.deleted:
-                    segments.append(first)
-                    continue
-                found = [rows for _, rows in group]
-                table = pa.concat_tables([rows.table for rows in found])
-                thumbnails = [_taken(rows.thumbnails, rows.stored) for rows in found]
-                table = table.append_column(
-                    "thumbnail", pa.chunked_array(sum(thumbnails, []), pa.binary())
-                )
-                vectors = {
-                    name: np.concatenate([rows.vectors_of(name) for rows in found])
-                    for name in MODALITIES
-                }
-                videos, stamps = set(table["path"].to_pylist()), known[first.collection]
-                stamps = {s: x for s, x in stamps.items() if videos & set(x)}
-                self._write_segment(f"{number:06d}", table, vectors, stamps)
-                segments.append(Segment(f"{number:06d}", len(table), first.collection))
+                number = self._free(number)
+                segments.append(self._merged(f"{number:06d}", group))
                 number += 1
+                folders = [self.path / "segments" / segment.name for segment in group]
+                lacking += any(any(x.glob(GRAPH.format("*"))) for x in folders)
             old = self.manifest.segments
             self._commit(replace(self.manifest, next=number, segments=tuple(segments)))
             for segment in set(old) - set(segments):
-                shutil.rmtree(self.path / "segments" / segment.name)
+                folder = self.path / "segments" / segment.name
+                shutil.rmtree(folder, ignore_errors=True)  # see `_writing`
+            return lacking
 
+    def _groups(self) -> list[list[Segment]]:
+        """Segments that are to be one; those without clips are in none."""
+        groups: list[list[Segment]] = []
+        last: dict[str, tuple[list[Segment], int]] = {}  # and its clips, by collection
+        for segment in self.manifest.segments:
+            clips = segment.rows
+            if segment.deleted:
+                clips = len(self._segment(segment, vectors=False).stored)
+            if not clips:
+                continue
+            if clips >= CLIPS_PER_SEGMENT and not segment.deleted:
+                groups.append([segment])
+                continue
+            group, before = last.get(segment.collection, ([], 0))
+            if not group or before >= CLIPS_PER_SEGMENT:
+                group, before = [], 0
+                groups.append(group)
+            group.append(segment)
+            last[segment.collection] = group, before + clips
+        return groups
 
-def _clips(one: tuple[Segment, Rows]) -> int:
-    return one[1].table.num_rows
+    def _merged(self, name: str, group: list[Segment]) -> Segment:
+        """Write one segment of what counts of several of a collection."""
+        found = [self._segment(segment, vectors=True) for segment in group]
+        table = pa.concat_tables([rows.table for rows in found])
+        thumbnails = [_taken(rows.thumbnails, rows.stored) for rows in found]
+        table = table.append_column(
+            "thumbnail", pa.chunked_array(sum(thumbnails, []), pa.binary())
+        )
+        vectors = {
+            modality: np.concatenate([rows.vectors_of(modality) for rows in found])
+            for modality in MODALITIES
+        }
+        stamps: dict[str, list[str]] = {}
+        for segment in group:
+            stamps |= self._stamps(segment)
+        videos = set(table["path"].to_pylist())
+        stamps = {s: x for s, x in stamps.items() if videos & set(x)}
+        self._write_segment(name, table, vectors, stamps)
+        return Segment(name, len(table), group[0].collection)
 
 
 def _videos(features: FeatureFile) -> set[str]:
