@@ -33,9 +33,9 @@ def store(tmp_path) -> Store:
     """Two files of news, one of sport."""
     found = Store(tmp_path / "index")
     features = write_features(tmp_path / "a.parquet", {"a.mp4": 3, "b.mp4": 2})
-    assert found.add([features], "news") == (5, 0)
+    assert found.add([features], "news") == (5, 0, 0)
     features = write_features(tmp_path / "b.parquet", {"b.mp4": 2}, silent=("b.mp4",))
-    assert found.add([features], "sport") == (2, 0)
+    assert found.add([features], "sport") == (2, 0, 0)
     return found
 
 
@@ -129,16 +129,16 @@ def test_feature_files_that_have_not_changed_are_left_out(store, tmp_path):
     for i, path in enumerate(files):
         write_features(path, {f"{i}.mp4": 2, f"{i}b.mp4": 1})
     saved: list[int] = []
-    assert store.add(files[:2], "news", saved=saved.append) == (6, 0)
-    assert store.add(files, "news", saved=saved.append) == (3, 2)
+    assert store.add(files[:2], "news", saved=saved.append) == (6, 0, 0)
+    assert store.add(files, "news", saved=saved.append) == (3, 2, 0)
     assert saved == [6, 3]
-    assert store.add(files, "sport") == (9, 0)  # another collection
+    assert store.add(files, "sport") == (9, 0, 0)  # another collection
     write_features(files[1], {"1.mp4": 5})
-    assert store.add(files, "news") == (5, 2)
+    assert store.add(files, "news") == (5, 2, 0)
     store.delete(["2.mp4"], "news")
-    assert store.add(files, "news") == (3, 2)
+    assert store.add(files, "news") == (3, 2, 0)
     store.compact()
-    assert Store(store.path).add(files, "news") == (0, 3)
+    assert Store(store.path).add(files, "news") == (0, 3, 0)
     news = {(path, at) for c, path, at in paths(store) if c == "news"}
     assert {at for path, at in news if path == "1.mp4"} == set(range(5))
     assert ("1b.mp4", 0) in news  # its file was replaced by one without it
@@ -151,7 +151,7 @@ def test_a_video_that_comes_twice_counts_once(store, tmp_path):
     store.add(files, "twice")
     for _ in range(2):  # the same again changes nothing
         assert [at for c, _, at in paths(store) if c == "twice"] == [0, 1, 2, 3, 4]
-        assert store.add(files, "twice") == (0, 2)
+        assert store.add(files, "twice") == (0, 2, 0)
 
 
 def test_compacting_keeps_segments_to_their_size(store, tmp_path, monkeypatch):
@@ -164,7 +164,7 @@ def test_compacting_keeps_segments_to_their_size(store, tmp_path, monkeypatch):
     store.compact()
     assert [s.rows for s in store.manifest.segments if s.collection == "many"] == [6, 3]
     assert sorted(paths(Store(store.path))) == before
-    assert Store(store.path).add(files, "many") == (3, 3)  # what was taken out
+    assert Store(store.path).add(files, "many") == (3, 3, 0)  # what was taken out
 
 
 def test_many_feature_files_are_few_segments(store, tmp_path, monkeypatch):
@@ -250,21 +250,29 @@ def test_two_writers_do_not_lose_each_others_files(store, tmp_path):
         store.delete(["e.mp4"])
 
 
-def test_what_does_not_belong_is_refused(store, tmp_path):
-    other = write_features(tmp_path / "o.parquet", {"o.mp4": 1}, sha256="b" * 64)
-    with pytest.raises(VisxpError, match="two models cannot be compared"):
-        store.add([other])
-    for write in (
-        lambda path: path.write_bytes(b"garbage"),
-        lambda path: pq.write_table(pa.table({"a": [1]}), path),
-    ):
-        path = tmp_path / f"bad{len(os.listdir(tmp_path))}.parquet"
-        write(path)
-        with pytest.raises(VisxpError, match="must be a .parquet file from"):
-            store.add([path])
-    with pytest.raises(VisxpError, match="cannot be read: No such file"):
-        store.add([tmp_path / "none.parquet"])
-    assert len(Store(store.path)) == 7
+def test_what_does_not_belong_is_skipped_and_named(store, tmp_path):
+    bad = [tmp_path / f"bad{i}.parquet" for i in range(4)]
+    bad[0].write_bytes(b"garbage")
+    pq.write_table(pa.table({"a": [1]}), bad[1])
+    write_features(bad[2], {"o.mp4": 1}, sha256="b" * 64)
+    good = [write_features(tmp_path / f"{i}.parquet", {f"{i}": 2}) for i in range(2)]
+    told: list[tuple[Path, str]] = []
+    files = [bad[0], good[0], *bad[1:3], good[1], bad[3]]
+    for index, clips in ((store, 7), (Store(tmp_path / "new"), 0)):
+        told.clear()
+        added = index.add(files, skipped=lambda *one: told.append(one))
+        assert added == (4, 0, 4)
+        assert len(Store(index.path)) == clips + 4
+        assert [path for path, _ in told] == bad
+        words = (
+            "must be a .parquet file from",
+            "two models",
+            "cannot be read: No such",
+        )
+        for (_, why), word in zip(told, (words[0], *words), strict=True):
+            assert word in why
+            assert str(tmp_path / "bad") not in why
+    assert store.add(good) == (0, 2, 0)
 
 
 def test_damage_is_named(store, tmp_path):

@@ -21,6 +21,8 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
+from tqdm import tqdm
+
 from data_prep.sources import source_of
 from visxp_jax import feature_files
 from visxp_jax.command_line import Parser, command
@@ -103,17 +105,24 @@ def _names(searcher: Catalogue, like: Path) -> list[str]:
 
 
 def add(index: Path, features: list[Path], collection: str) -> None:
-    """Take in feature files, and say how far it is safe.
+    """Take in feature files, say how far it is safe, and name those that are skipped.
 
     Raises:
-        VisxpError: one is no such file; what was saved before stays.
+        VisxpError: a file was skipped; the others are in it.
     """
+
+    def skipped(path: Path, why: str) -> None:
+        tqdm.write(f"skipped: {printable(path)}: {why}", file=sys.stderr)
+
     files = list(feature_files.files_of(features))
     with progress_bar(desc="add", unit="clip") as bar:
-        added = Store(index).add(files, collection, saved=bar.update)
-    told = f"{added.clips} clips of {len(files) - added.unchanged} files added"
+        added = Store(index).add(files, collection, saved=bar.update, skipped=skipped)
+    count = len(files) - added.unchanged - added.skipped
+    told = f"{added.clips} clips of {count} files added"
     told += f"; {added.unchanged} were there" * bool(added.unchanged)
     print(told)
+    if added.skipped:
+        raise VisxpError(f"{added.skipped} of {len(files)} were skipped.")
 
 
 def show(store: Store) -> None:

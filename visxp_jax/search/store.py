@@ -104,10 +104,47 @@ class Rows(NamedTuple):
 
 
 class Added(NamedTuple):
-    """What became of an addition."""
+    """What became of an addition.
+
+    Attributes:
+        clips: Number of those taken in.
+        unchanged: Number of feature files that were there already.
+        skipped: Of those that cannot be used.
+    """
 
     clips: int
-    unchanged: int  # feature files that were there already
+    unchanged: int
+    skipped: int
+
+
+class _Waiting:
+    """Feature files that are to be a segment, of each video the last.
+
+    Attributes:
+        files: By their stamps.
+        clips: Number of them.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, FeatureFile] = {}
+        self.clips = 0
+        self._of: dict[str, str] = {}  # stamps by video
+
+    def drop(self, videos: set[str]) -> int:
+        """Those that have one of these videos; how many they are."""
+        stamps = {self._of[video] for video in videos if video in self._of}
+        for stamp in stamps:
+            found = self.files.pop(stamp)
+            self.clips -= len(found.table)
+            for video in _videos(found):
+                del self._of[video]
+        return len(stamps)
+
+    def take(self, stamp: str, found: FeatureFile) -> None:
+        """One whose videos no other has."""
+        self.files[stamp] = found
+        self.clips += len(found.table)
+        self._of |= dict.fromkeys(_videos(found), stamp)
 
 
 class Store:
@@ -252,48 +289,57 @@ class Store:
         collection: str = "",
         *,
         saved: Callable[[int], object] = lambda _: None,
+        skipped: Callable[[Path, str], object] = lambda *_: None,
     ) -> Added:
         """Take in feature files; videos that the collection has already are replaced.
 
-        A feature file that is in it, and has not changed since, is left out. Of several
-        of one video the last counts.
+        A feature file that is in it, and has not changed since, is left out, and so is
+        one that cannot be used. Of several of one video the last counts.
 
         Args:
             features: From `python -m visxp_jax.extract`.
             collection: That their videos belong to.
             saved: Is told of clips, once they are safe on the disk.
+            skipped: Is told of a file that is no such one, or of other weights than the
+                index or those before it, and why.
 
         Raises:
-            VisxpError: a file is no such one, or of other weights than the index. Those
-                saved before it stay.
+            VisxpError: the index is damaged or cannot be written to. What was saved
+                before stays.
         """
         known = self.current(lambda: self._known(collection))
-        clips, unchanged, waiting = 0, 0, []
-        for path in features:
-            stamp, found = _stamp(path), None
-            if stamp in known:
-                videos = set(known[stamp])
-            else:
-                found = feature_files.read(path)
-                self._check_model(path, str(found.about["model_sha256"]))
-                videos = _videos(found)
-            before = len(waiting)
-            waiting = [one for one in waiting if not videos & _videos(one[1])]
-            if found is None:
-                unchanged += 1 + before - len(waiting)
-                continue
-            waiting.append((stamp, found))
-            if sum(len(x.table) for _, x in waiting) >= CLIPS_PER_SEGMENT:
-                saved(self._add(waiting, collection))
-                clips += sum(len(x.table) for _, x in waiting)
-                waiting = []
-        if waiting:
-            saved(self._add(waiting, collection))
-            clips += sum(len(x.table) for _, x in waiting)
-        return Added(clips, unchanged)
+        clips = unchanged = failed = 0
+        waiting, sha256 = _Waiting(), self.manifest.model_sha256
 
-    def _check_model(self, path: Path, sha256: str) -> None:
-        ours = self.manifest.model_sha256
+        def save() -> None:
+            nonlocal clips
+            if waiting.files:
+                saved(self._add(waiting.files, collection))
+                clips += waiting.clips
+
+        for path in features:
+            try:
+                stamp, found = _stamp(path), None
+                if stamp not in known:
+                    found = feature_files.read(path)
+                    self._check_model(path, _weights(found), sha256)
+            except VisxpError as error:
+                failed += 1
+                skipped(path, str(error).removeprefix(str(path)).lstrip(" :"))
+                continue
+            if found is None:
+                unchanged += 1 + waiting.drop(set(known[stamp]))
+                continue
+            sha256 = _weights(found)
+            waiting.drop(_videos(found))
+            waiting.take(stamp, found)
+            if waiting.clips >= CLIPS_PER_SEGMENT:
+                save()
+                waiting = _Waiting()
+        save()
+        return Added(clips, unchanged, failed)
+
+    def _check_model(self, path: Path, sha256: str, ours: str) -> None:
         if ours not in ("", sha256):
             raise VisxpError(
                 f"{path} must be by the weights of {self.path} (sha256 {ours[:12]}), "
@@ -319,21 +365,18 @@ class Store:
                 known |= self._stamps(segment)
         return known
 
-    def _add(self, files: list[tuple[str, FeatureFile]], collection: str) -> int:
-        stamps = {
-            stamp: sorted(set(found.table["path"].to_pylist()))
-            for stamp, found in files
-        }
-        parts = [found for _, found in files]
+    def _add(self, files: dict[str, FeatureFile], collection: str) -> int:
+        stamps = {stamp: sorted(_videos(found)) for stamp, found in files.items()}
+        parts = list(files.values())
         table = pa.concat_tables([part.table for part in parts])
         vectors = {
             name: np.concatenate([part.vectors[name] for part in parts])
             for name in MODALITIES
         }
-        sha256 = str(parts[0].about["model_sha256"])
+        sha256 = _weights(parts[0])
         with self._writing():
             manifest = self.manifest
-            self._check_model(self.path, sha256)
+            self._check_model(self.path, sha256, manifest.model_sha256)
             number = self._free(manifest.next)
             name = f"{number:06d}"
             self._write_segment(name, table, vectors, stamps)
@@ -494,6 +537,10 @@ class Store:
 
 def _videos(features: FeatureFile) -> set[str]:
     return set(features.table["path"].to_pylist())
+
+
+def _weights(features: FeatureFile) -> str:
+    return str(features.about["model_sha256"])
 
 
 def _taken(values: pa.ChunkedArray, where: np.ndarray) -> list[pa.Array]:
