@@ -121,14 +121,24 @@ def test_a_file_of_two_collections_is_that_of_the_one_asked_for(made, capsys, tm
     assert len(json.loads(capsys.readouterr().out)) == 28  # nor its copy
 
 
-def test_files_are_taken_out_by_name(made, tmp_path, capsys):
+def test_files_are_taken_out_by_name_and_stay_out(made, tmp_path, capsys):
     index, features = str(tmp_path / "index"), str(made / "features")
-    assert search.main(["add", index, features]) == 0
-    assert search.main(["remove", index, str(made / "3.mp4")]) == 0
-    assert "3 clips removed" in capsys.readouterr().out
-    assert search.main(["compact", index]) == 0
-    assert search.main(["show", index]) == 0
-    assert "(no collection): 4 files, 12 clips" in capsys.readouterr().out
+
+    def told(*args: str) -> str:
+        capsys.readouterr()
+        assert search.main([args[0], index, *args[1:]]) == 0
+        return capsys.readouterr().out
+
+    told("add", features)
+    assert told("remove", str(made / "3.mp4")) == "3 clips removed\n"
+    assert told("compact") == ""
+    left = "(no collection): 4 files, 12 clips; 1 files were removed and stay out\n"
+    assert told("show").startswith(left)
+    nightly = "0 clips of 0 files added; 4 were there"
+    assert told("add", features) == f"{nightly}; 1 left out, removed before\n"
+    again = "3 clips of 1 files added; 4 were there\n"
+    assert told("add", features, "--again") == again
+    assert told("show").startswith("(no collection): 5 files, 15 clips\nweights: ")
 
 
 def test_one_damaged_feature_file_does_not_keep_out_the_others(made, tmp_path, capsys):

@@ -8,6 +8,9 @@ and then replaces index.json in one step: whoever is stopped in between, by a si
 a power cut, leaves the index as it was before, and what `add` has returned from stays.
 A reader that finds its segments gone reads index.json again, and goes on with what it
 names now.
+
+What was removed stays out: index.json keeps the paths, and features of them are left
+out, unchanged or made anew, until they are added with `again`.
 """
 
 import json
@@ -16,7 +19,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -30,7 +33,7 @@ from visxp_jax.errors import VisxpError
 from visxp_jax.feature_files import MODALITIES, ClipRow, FeatureFile
 from visxp_jax.train.lock import LOCK, locked
 
-FORMAT = 2
+FORMAT, READABLE = 3, (2, 3)  # before 3 nothing was kept out
 MANIFEST = "index.json"
 GRAPH, GRAPH_LOCK = "{}.usearch", "GRAPH_LOCK"  # see `approximate`
 ROWS, THUMBNAILS = "rows.parquet", "thumbnails.arrow"
@@ -68,11 +71,43 @@ class Manifest:
         model_sha256: Of the weights that made all vectors; '' if there are none yet.
         next: Number of the next segment.
         segments: In the order in which they were added.
+        removed: Collections and the files that are kept out of them; None for all,
+            also those to come.
+        again: The same, of files that are removed from all but were let in again.
     """
 
     model_sha256: str = ""
     next: int = 1
-    segments: tuple[Segment, ...] = field(default=())
+    segments: tuple[Segment, ...] = ()
+    removed: tuple[tuple[str | None, str], ...] = ()
+    again: tuple[tuple[str, str], ...] = ()
+
+    def kept_out(self, collection: str) -> set[str]:
+        """Files that were removed from a collection, and not let in again."""
+        removed = {file for where, file in self.removed if where in (None, collection)}
+        return removed - {file for where, file in self.again if where == collection}
+
+    def keeping_out(self, files: set[str], collection: str | None) -> "Manifest":
+        """With these kept out of a collection; None for all."""
+
+        def stays(where: str | None, file: str) -> bool:
+            return file not in files or collection not in (None, where)
+
+        return replace(
+            self,
+            removed=(
+                *(one for one in self.removed if stays(*one)),
+                *((collection, file) for file in sorted(files)),
+            ),
+            again=tuple(one for one in self.again if stays(*one)),
+        )
+
+    def letting_in(self, files: set[str], collection: str) -> "Manifest":
+        """With these not kept out of a collection any more."""
+        removed = [x for x in self.removed if x[0] != collection or x[1] not in files]
+        of_all = {file for where, file in removed if where is None and file in files}
+        again = {*self.again, *((collection, file) for file in of_all)}
+        return replace(self, removed=tuple(removed), again=tuple(sorted(again)))
 
 
 class Rows(NamedTuple):
@@ -109,11 +144,13 @@ class Added(NamedTuple):
     Attributes:
         clips: Number of those taken in.
         unchanged: Number of feature files that were there already.
+        removed: Of those left out, as their videos were removed before.
         skipped: Of those that cannot be used.
     """
 
     clips: int
     unchanged: int
+    removed: int
     skipped: int
 
 
@@ -190,13 +227,17 @@ class Store:
         except (OSError, ValueError) as error:
             raise VisxpError(f"{file} is damaged: {error}.") from error
         try:
-            if found.pop("format") != FORMAT:
+            if found.pop("format") not in READABLE:
                 raise ValueError("it is of another version")
             segments = tuple(
                 Segment(**one | {"deleted": tuple(one["deleted"])})
                 for one in found.pop("segments")
             )
-            return Manifest(segments=segments, **found)
+            removed, again = (
+                tuple((where, file) for where, file in found.pop(name, ()))
+                for name in ("removed", "again")
+            )
+            return Manifest(segments=segments, removed=removed, again=again, **found)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise VisxpError(f"{file} is damaged: {error}.") from error
 
@@ -288,17 +329,20 @@ class Store:
         features: Sequence[Path],
         collection: str = "",
         *,
+        again: bool = False,
         saved: Callable[[int], object] = lambda _: None,
         skipped: Callable[[Path, str], object] = lambda *_: None,
     ) -> Added:
         """Take in feature files; videos that the collection has already are replaced.
 
         A feature file that is in it, and has not changed since, is left out, and so is
-        one that cannot be used. Of several of one video the last counts.
+        one that cannot be used. Of several of one video the last counts. A video that
+        was removed from the collection stays out, also if its features are new.
 
         Args:
             features: From `python -m visxp_jax.extract`.
             collection: That their videos belong to.
+            again: Let in what was removed as well; it stays from then on.
             saved: Is told of clips, once they are safe on the disk.
             skipped: Is told of a file that is no such one, or of other weights than the
                 index or those before it, and why.
@@ -307,15 +351,16 @@ class Store:
             VisxpError: the index is damaged or cannot be written to. What was saved
                 before stays.
         """
-        known = self.current(lambda: self._known(collection))
-        clips = unchanged = failed = 0
+        known = self.current(lambda: self._known(collection, again=again))
+        clips = unchanged = removed = failed = 0
         waiting, sha256 = _Waiting(), self.manifest.model_sha256
 
         def save() -> None:
-            nonlocal clips
+            nonlocal clips, removed
             if waiting.files:
-                saved(self._add(waiting.files, collection))
-                clips += waiting.clips
+                added, left_out = self._add(waiting.files, collection, again=again)
+                saved(added)
+                clips, removed = clips + added, removed + left_out
 
         for path in features:
             try:
@@ -337,7 +382,7 @@ class Store:
                 save()
                 waiting = _Waiting()
         save()
-        return Added(clips, unchanged, failed)
+        return Added(clips, unchanged, removed, failed)
 
     def _check_model(self, path: Path, sha256: str, ours: str) -> None:
         if ours not in ("", sha256):
@@ -348,45 +393,67 @@ class Store:
             )
 
     def _stamps(self, segment: Segment) -> dict[str, list[str]]:
-        """Of its feature files whose clips all count, with the videos in them."""
+        """Of its feature files whose clips all count but those of removed videos.
+
+        With all the videos in them.
+        """
         path = self.path / "segments" / segment.name / ROWS
         try:
             stamps = json.loads((pq.read_schema(path).metadata or {})[STAMPS])
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise VisxpError(f"{path} is damaged: {error}.") from error
-        gone = set(segment.deleted)
+        gone = set(segment.deleted) - self.manifest.kept_out(segment.collection)
         return {s: x for s, x in stamps.items() if not gone & set(x)}
 
-    def _known(self, collection: str) -> dict[str, list[str]]:
-        """The same, of the segments of a collection."""
+    def _known(self, collection: str, *, again: bool) -> dict[str, list[str]]:
+        """The same, of a collection: those that need not be looked at."""
         known: dict[str, list[str]] = {}
         for segment in self.manifest.segments:
             if segment.collection == collection:
                 known |= self._stamps(segment)
-        return known
+        out = self.manifest.kept_out(collection)
+        if again:
+            return {s: x for s, x in known.items() if not out & set(x)}
+        return {s: x for s, x in known.items() if not out >= set(x)}
 
-    def _add(self, files: dict[str, FeatureFile], collection: str) -> int:
-        stamps = {stamp: sorted(_videos(found)) for stamp, found in files.items()}
-        parts = list(files.values())
-        table = pa.concat_tables([part.table for part in parts])
-        vectors = {
-            name: np.concatenate([part.vectors[name] for part in parts])
-            for name in MODALITIES
-        }
-        sha256 = _weights(parts[0])
+    def _add(
+        self, files: dict[str, FeatureFile], collection: str, *, again: bool
+    ) -> tuple[int, int]:
+        """Number of clips, and of files left out as their videos were removed."""
         with self._writing():
             manifest = self.manifest
+            out = set() if again else manifest.kept_out(collection)
+            stamps, parts = {}, []
+            for stamp, found in files.items():
+                if part := _of_others(found, out):
+                    stamps[stamp] = sorted(_videos(found))
+                    parts.append(part)
+            if not parts:
+                return 0, len(files)
+            sha256 = _weights(parts[0])
             self._check_model(self.path, sha256, manifest.model_sha256)
+            table = pa.concat_tables([part.table for part in parts])
+            vectors = {
+                name: np.concatenate([part.vectors[name] for part in parts])
+                for name in MODALITIES
+            }
             number = self._free(manifest.next)
             name = f"{number:06d}"
             self._write_segment(name, table, vectors, stamps)
-            videos = {video for each in stamps.values() for video in each}
-            segments = (
-                *self._without(videos, collection)[0],
-                Segment(name, table.num_rows, collection),
+            videos = {video for part in parts for video in _videos(part)}
+            segments, _ = self._without(videos, collection)
+            segments.append(Segment(name, table.num_rows, collection))
+            if again:
+                manifest = manifest.letting_in(videos, collection)
+            self._commit(
+                replace(
+                    manifest,
+                    model_sha256=sha256,
+                    next=number + 1,
+                    segments=tuple(segments),
+                )
             )
-            self._commit(Manifest(sha256, number + 1, segments))
-        return table.num_rows
+        return table.num_rows, len(files) - len(parts)
 
     def _free(self, number: int) -> int:
         """Of a segment to be written, from this one on: a stray may be in its place."""
@@ -437,11 +504,13 @@ class Store:
         return segments, clips
 
     def delete(self, files: Collection[str], collection: str | None = None) -> int:
-        """Take files out; their vectors stay on the disk until `compact`.
+        """Take files out, and keep them out until they are added `again`.
+
+        Their vectors stay on the disk until `compact`.
 
         Args:
             files: As the column 'path' names them.
-            collection: Of this one only; None for all.
+            collection: Of this one only; None for all, also those to come.
 
         Returns:
             Number of clips that no longer count.
@@ -460,7 +529,8 @@ class Store:
                     f"none called {', '.join(map(repr, missing))}{where}; nothing was "
                     "removed."
                 )
-            self._commit(replace(self.manifest, segments=tuple(segments)))
+            manifest = self.manifest.keeping_out(set(files), collection)
+            self._commit(replace(manifest, segments=tuple(segments)))
             return clips.total()
 
     def compact(self) -> int:
@@ -537,6 +607,18 @@ class Store:
 
 def _videos(features: FeatureFile) -> set[str]:
     return set(features.table["path"].to_pylist())
+
+
+def _of_others(features: FeatureFile, videos: set[str]) -> FeatureFile | None:
+    """Clips of other videos than these; None if there are none."""
+    if not videos & _videos(features):
+        return features
+    keep = np.array([x not in videos for x in features.table["path"].to_pylist()])
+    if not keep.any():
+        return None
+    table = features.table.filter(pa.array(keep))
+    vectors = {name: x[keep] for name, x in features.vectors.items()}
+    return features._replace(table=table, vectors=vectors)
 
 
 def _weights(features: FeatureFile) -> str:
