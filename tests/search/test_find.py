@@ -157,19 +157,39 @@ def test_one_damaged_feature_file_does_not_keep_out_the_others(made, tmp_path, c
         assert error == "error: 1 of 6 were skipped."
 
 
+def make_index(path: Path, files: dict[str, str]) -> str:
+    """Of a second of each of these files, by their collections."""
+    for i, (name, collection) in enumerate(files.items()):
+        writer = Writer(path, f"{i}")
+        row = ClipRow(name, 0.0, 1.0, 0.5, True, False, False)
+        writer.add(row, {"video": np.ones(2), "audio": np.ones(2)})
+        writer.finish({"model_sha256": "f" * 64})
+        add = ["add", str(path / "both"), str(path / f"{i}.parquet")]
+        assert search.main([*add, f"--collection={collection}"]) == 0
+    return str(path / "both")
+
+
+def test_the_end_of_a_path_is_looked_for_in_the_collections_asked_for(tmp_path, capsys):
+    files = {"a/0.mp4": "news", "b/0.mp4": "sport", "b/1.mp4": "sport", "0.mp4": "old"}
+    find = ["find", make_index(tmp_path, files), "--json"]
+    for like, where, right in (
+        ("0.mp4", "sport", ["b/1.mp4"]),  # all but itself
+        ("1.mp4", "sport", ["b/0.mp4"]),
+        ("1.mp4", "news", ["a/0.mp4"]),  # of another collection
+    ):
+        capsys.readouterr()
+        assert search.main([*find, f"--like={like}", f"--collection={where}"]) == 0
+        hits = json.loads(capsys.readouterr().out)
+        assert [hit["path"] for hit in hits] == right
+
+
 def test_mistakes_are_one_line(made, tmp_path, capsys):
     index = str(made / "index")
     other = tmp_path / "other.mp4"
     write_video(other, seconds=2)
     (tmp_path / "bad.jpg").write_bytes(b"garbage")
     run = f"--workdir={made / 'run'}"
-    both = str(tmp_path / "both")
-    for path in ("a/0.mp4", "b/0.mp4"):
-        writer = Writer(tmp_path, path[0])
-        row = ClipRow(path, 0.0, 1.0, 0.5, True, False, False)
-        writer.add(row, {"video": np.ones(2), "audio": np.ones(2)})
-        writer.finish({"model_sha256": "f" * 64})
-        assert search.main(["add", both, str(tmp_path / f"{path[0]}.parquet")]) == 0
+    both = make_index(tmp_path, {"a/0.mp4": "news", "b/0.mp4": "sport"})
     capsys.readouterr()
     for args, line in (
         (["find", index, f"--like={other}"], "needs the model: give --workdir"),
@@ -177,6 +197,7 @@ def test_mistakes_are_one_line(made, tmp_path, capsys):
         (["find", index, f"--like={tmp_path / 'bad.jpg'}", run], "readable picture"),
         (["find", index, f"--like={tmp_path / 'no.wav'}"], "there is no such file"),
         (["find", both, "--like=0.mp4"], "2 are called so: "),
+        (["find", both, "--like=news"], "there is no such file"),
         (["add", index, str(tmp_path / "none")], "it is missing"),
         (
             ["find", index, f"--like={made / '4.mp4'}", "--by=sound"],

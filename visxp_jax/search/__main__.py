@@ -20,9 +20,11 @@ import json
 import os
 import sys
 from collections import Counter
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from data_prep.sources import source_of
@@ -59,7 +61,7 @@ def find(args: argparse.Namespace) -> list[Hit]:
         )
     model = partial(trained_for, store, args.workdir)
     finder = Finder(searcher, model)
-    names = _names(searcher, args.like)
+    names = _names(searcher, args.like, args.collection)
     within = (*(args.collection or ()), None)
     rows = [searcher.row(name, args.at, where) for where in within for name in names]
     row = next((row for row in rows if row is not None), None)
@@ -86,16 +88,26 @@ def find(args: argparse.Namespace) -> list[Hit]:
         raise VisxpError(f"{printable(args.like)}: {error}") from error
 
 
-def _names(searcher: Catalogue, like: Path) -> list[str]:
-    """What a file may be called in the index.
+def _names(
+    searcher: Catalogue, like: Path, collections: Collection[str] | None
+) -> list[str]:
+    """What a file may be called in the index; there in these collections first.
 
     Raises:
-        VisxpError: there is no such file, here or in the index.
+        VisxpError: there is no such file, here or in the index, or several.
     """
     names = [str(like), source_of(Path(os.path.abspath(like))).name]
-    if os.path.lexists(like) or any(name in searcher.names for name in names):
+    if os.path.lexists(like):
         return names
-    ends = [name for name in searcher.names if name.endswith(f"/{like}")]
+    ends: list[str] = []
+    for where in (collections, None):
+        numbers = np.unique(searcher.file[searcher.allowed(where)])
+        files = [searcher.names[number] for number in numbers]
+        if any(name in files for name in names):
+            return names
+        ends = [name for name in files if name.endswith(f"/{like}")]
+        if ends:
+            break
     if len(ends) == 1:
         return ends
     told = f"{printable(like)} must be a file, or one of the index"
