@@ -19,7 +19,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -31,10 +31,9 @@ from visxp_jax import feature_files
 from visxp_jax.atomic import write_whole
 from visxp_jax.errors import VisxpError
 from visxp_jax.feature_files import MODALITIES, ClipRow, FeatureFile
+from visxp_jax.search.manifest import MANIFEST, Manifest, Segment
 from visxp_jax.train.lock import LOCK, locked
 
-FORMAT, READABLE = 3, (2, 3)  # before 3 nothing was kept out
-MANIFEST = "index.json"
 GRAPH, GRAPH_LOCK = "{}.usearch", "GRAPH_LOCK"  # see `approximate`
 ROWS, THUMBNAILS = "rows.parquet", "thumbnails.arrow"
 COLUMNS = tuple(name for name in ClipRow._fields if name != "thumbnail")
@@ -44,70 +43,6 @@ STAMPS = b"stamps"  # of feature files, by the videos in them
 CLIPS_PER_SEGMENT = 2**18
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Segment:
-    """What was added at once.
-
-    Attributes:
-        name: Of its folder.
-        rows: Number of clips.
-        collection: That they belong to.
-        deleted: Files of which the clips no longer count.
-    """
-
-    name: str
-    rows: int
-    collection: str
-    deleted: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """All that there is.
-
-    Attributes:
-        model_sha256: Of the weights that made all vectors; '' if there are none yet.
-        next: Number of the next segment.
-        segments: In the order in which they were added.
-        removed: Collections and the files that are kept out of them; None for all,
-            also those to come.
-        again: The same, of files that are removed from all but were let in again.
-    """
-
-    model_sha256: str = ""
-    next: int = 1
-    segments: tuple[Segment, ...] = ()
-    removed: tuple[tuple[str | None, str], ...] = ()
-    again: tuple[tuple[str, str], ...] = ()
-
-    def kept_out(self, collection: str) -> set[str]:
-        """Files that were removed from a collection, and not let in again."""
-        removed = {file for where, file in self.removed if where in (None, collection)}
-        return removed - {file for where, file in self.again if where == collection}
-
-    def keeping_out(self, files: set[str], collection: str | None) -> "Manifest":
-        """With these kept out of a collection; None for all."""
-
-        def stays(where: str | None, file: str) -> bool:
-            return file not in files or collection not in (None, where)
-
-        return replace(
-            self,
-            removed=(
-                *(one for one in self.removed if stays(*one)),
-                *((collection, file) for file in sorted(files)),
-            ),
-            again=tuple(one for one in self.again if stays(*one)),
-        )
-
-    def letting_in(self, files: set[str], collection: str) -> "Manifest":
-        """With these not kept out of a collection any more."""
-        removed = [x for x in self.removed if x[0] != collection or x[1] not in files]
-        of_all = {file for where, file in removed if where is None and file in files}
-        again = {*self.again, *((collection, file) for file in of_all)}
-        return replace(self, removed=tuple(removed), again=tuple(sorted(again)))
 
 
 class Rows(NamedTuple):
@@ -168,7 +103,7 @@ class _Waiting:
         self._of: dict[str, str] = {}  # stamps by video
 
     def drop(self, videos: set[str]) -> int:
-        """Those that have one of these videos; how many they are."""
+        """Leave out those that have one of these videos, and say how many."""
         stamps = {self._of[video] for video in videos if video in self._of}
         for stamp in stamps:
             found = self.files.pop(stamp)
@@ -178,7 +113,7 @@ class _Waiting:
         return len(stamps)
 
     def take(self, stamp: str, found: FeatureFile) -> None:
-        """One whose videos no other has."""
+        """Put in one whose videos no other has."""
         self.files[stamp] = found
         self.clips += len(found.table)
         self._of |= dict.fromkeys(_videos(found), stamp)
@@ -211,9 +146,8 @@ class Store:
         return store
 
     def _read(self) -> Manifest:
-        file = self.path / MANIFEST
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
+            return Manifest.read(self.path / MANIFEST)
         except FileNotFoundError:
             if self.path.is_dir() and any(
                 name not in (LOCK, GRAPH_LOCK, "segments")
@@ -224,22 +158,6 @@ class Store:
                     f"{self.path} must be an index or empty, but holds other files."
                 ) from None
             return Manifest()
-        except (OSError, ValueError) as error:
-            raise VisxpError(f"{file} is damaged: {error}.") from error
-        try:
-            if found.pop("format") not in READABLE:
-                raise ValueError("it is of another version")
-            segments = tuple(
-                Segment(**one | {"deleted": tuple(one["deleted"])})
-                for one in found.pop("segments")
-            )
-            removed, again = (
-                tuple((where, file) for where, file in found.pop(name, ()))
-                for name in ("removed", "again")
-            )
-            return Manifest(segments=segments, removed=removed, again=again, **found)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise VisxpError(f"{file} is damaged: {error}.") from error
 
     def __len__(self) -> int:
         """Number of clips that count."""
@@ -319,8 +237,7 @@ class Store:
                 ) from error
 
     def _commit(self, manifest: Manifest) -> None:
-        values = {"format": FORMAT, **asdict(manifest)}
-        write_whole(self.path / MANIFEST, json.dumps(values, indent=1))
+        write_whole(self.path / MANIFEST, manifest.text())
         sync(self.path)
         self.manifest = manifest
 
