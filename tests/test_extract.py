@@ -50,7 +50,9 @@ def test_extract_goes_on_and_does_again_what_has_changed(untrained, tmp_path, ca
     assert len(files) == 3  # two by one name are two
     assert told().startswith("0 clips of 0 videos")
     write_video(folder / "b.mp4", seconds=3, sound=tones(1, 24_000))
+    (killed := out / f".{files[-1].stem}.1.tmp").touch()
     again = told()
+    assert not killed.exists()
     flags = "2 without sound, 2 with sound for less than the whole second"
     assert again.startswith(f"3 clips of 1 videos ({flags}) -> ")
     (about,) = out.glob("_b-*.json")

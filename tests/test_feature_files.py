@@ -3,10 +3,20 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from visxp_jax.errors import VisxpError
-from visxp_jax.feature_files import ClipRow, Writer, about_of, file_name, files_of, read
+from visxp_jax.feature_files import (
+    ClipRow,
+    Writer,
+    about_of,
+    file_name,
+    files_of,
+    read,
+    remove_unfinished,
+)
 
 ROW = ClipRow("a.mp4", 1.0, 2.0, 1.5, True, False, False)
 VECTORS = {"video": np.arange(3.0), "audio": np.ones(2)}
@@ -61,11 +71,11 @@ def test_features_of_a_video_that_could_not_be_looked_at_stay(tmp_path):
 
 
 def test_what_a_killed_call_has_left_goes(tmp_path):
-    names = ("a", "_a.json.1.tmp", ".a.1.tmp", "b.parquet", "_ab.json.1.tmp")
-    for name in names:
+    stays = {"a", "a.1.tmp", "b.parquet", "_a.json", "_ab.json.1.tmp", ".a.b.2.tmp"}
+    for name in (*stays, "_a.json.1.tmp", ".a.1.tmp", ".b.c.22.tmp"):
         (tmp_path / name).touch()
-    Writer(tmp_path, "a")
-    assert {x.name for x in tmp_path.iterdir()} == {"a", "b.parquet", "_ab.json.1.tmp"}
+    remove_unfinished(tmp_path, {"a", "b.c"})
+    assert {x.name for x in tmp_path.iterdir()} == stays
 
 
 @pytest.mark.parametrize(
@@ -99,3 +109,14 @@ def test_vectors_too_large_for_half_floats_are_refused(tmp_path):
     writer.finish({"model_sha256": "x"})
     with pytest.raises(VisxpError, match="video must fit into float16"):
         read(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(("name", "why"), [(b"\xff.mp4", "UTF8"), (None, "no path")])
+def test_a_damaged_path_is_refused(name, why, tmp_path):
+    path = written(tmp_path, count=1)
+    about = {"about": json.dumps(about_of(path))}
+    table = pq.read_table(path).replace_schema_metadata(about)
+    names = pa.array([name], pa.binary()).view(pa.string())
+    pq.write_table(table.set_column(0, "path", names), path)
+    with pytest.raises(VisxpError, match=f"must be a .parquet file from .*{why}"):
+        read(path)

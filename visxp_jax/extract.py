@@ -36,7 +36,13 @@ from visxp_jax.command_line import (
     without,
 )
 from visxp_jax.errors import VisxpError
-from visxp_jax.feature_files import ClipRow, Writer, about_of, file_name
+from visxp_jax.feature_files import (
+    ClipRow,
+    Writer,
+    about_of,
+    file_name,
+    remove_unfinished,
+)
 from visxp_jax.hosts import ALONE, Shard, add_shard, parse_shard
 from visxp_jax.media import flags_told, printable
 from visxp_jax.progress import progress_bar
@@ -353,6 +359,7 @@ def run(
                 desc="extract", unit="file", total=len(sources), initial=before
             ) as bar,
         ):
+            remove_unfinished(out, {file_name(x.name, x.key) for x in todo})
             _write(encode(trained, ahead, batch_size=batch_size), files, bar)
     except OSError as error:
         raise VisxpError(f"cannot write to {printable(out)}: {error}.") from error

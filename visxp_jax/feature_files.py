@@ -9,7 +9,7 @@ Readers of Parquet take the folder as one table; they leave out what begins with
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,16 @@ MODALITIES = ("video", "audio")
 ABOUT = b"about"
 MAX_STEM = 80
 ROWS_PER_GROUP = 512  # held in memory, 8 KB each
+# What reading raises where bytes have changed, whichever they are.
+DAMAGED = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    pa.ArrowException,
+)
+UNFINISHED = re.compile(r"(?:\.(?P<rows>.+)|_(?P<about>.+)\.json)\.\d+\.tmp")
 
 
 class ClipRow(NamedTuple):
@@ -79,6 +89,19 @@ def file_name(path: str, key: str) -> str:
     return f"{plain or 'video'}-{key[:16]}"
 
 
+def remove_unfinished(folder: Path, names: Collection[str]) -> None:
+    """Remove what a call that was killed has left of feature files.
+
+    Args:
+        folder: That they go to; it is listed once, and may hold very many.
+        names: Of those that nobody else writes now, from `file_name`.
+    """
+    for file in os.listdir(folder):
+        found = UNFINISHED.fullmatch(file)
+        if found and (found["rows"] or found["about"]) in names:
+            (folder / file).unlink(missing_ok=True)
+
+
 class Writer:
     """Writes one feature file, which appears once it is whole."""
 
@@ -92,9 +115,6 @@ class Writer:
         self._path = folder / f"{name}.parquet"
         self._json = folder / f"_{name}.json"
         self._unfinished = folder / f".{name}.{os.getpid()}.tmp"
-        for begun in (f".{name}", self._json.name):  # by a call that was killed
-            for unfinished in folder.glob(f"{begun}.*.tmp"):
-                unfinished.unlink(missing_ok=True)
         self._writer: pq.ParquetWriter | None = None
         self._rows: list[ClipRow] = []
         self._vectors: dict[str, list[np.ndarray]] = {}
@@ -162,7 +182,7 @@ def about_of(path: Path) -> dict[str, Any]:
         about = json.loads((pq.read_metadata(path).metadata or {})[ABOUT])
         if "model_sha256" not in about:
             raise KeyError("model_sha256")
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except DAMAGED as error:
         raise _none(path, error) from error
     return about
 
@@ -179,13 +199,16 @@ def read(path: Path) -> FeatureFile:
         plain = (
             table.select(list(ClipRow._fields)).cast(PLAIN).replace_schema_metadata()
         )
+        plain.validate(full=True)  # its texts are UTF-8
+        if plain["path"].null_count:
+            raise ValueError("a row has no path")
         vectors = {}
         for name in MODALITIES:
             column = table[name].combine_chunks()
             flat = column.flatten().to_numpy(zero_copy_only=False)
             with np.errstate(over="ignore"):  # seen below
                 vectors[name] = flat.reshape(len(table), -1).astype(np.float16)
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except DAMAGED as error:
         raise _none(path, error) from error
     for name, x in vectors.items():
         if not np.isfinite(x).all():

@@ -6,7 +6,9 @@ Rows are of groups in noise, width 512, and so are queries. Ours loads an index 
 many clips from the disk and compares with all, or goes by graphs that lie beside it;
 NumPy does the first by a matrix product and a partition; usearch and faiss, where they
 are installed, build an index of their own. Recall is of the ten best by float64. One
-query at a time, and a hundred at once.
+query at a time, and a hundred at once. On the disk ours takes vectors of both
+modalities, with thumbnails and all that is known of clips, and the graphs of both; the
+others save the vectors of one.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +29,18 @@ from visxp_jax.search.store import Store
 
 WIDTH, QUERIES, K = 512, 100, 10
 Find = Callable[[np.ndarray], np.ndarray]  # queries [q, d] to rows [q, K]
+
+
+class Ready(NamedTuple):
+    """One that can be asked.
+
+    Attributes:
+        find: Answers.
+        save: Writes it to a file; none for those that are on the disk, or just arrays.
+    """
+
+    find: Find
+    save: Callable[[str], object] | None = None
 
 
 def vectors(rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -62,19 +77,19 @@ def of_searcher(searcher: Searcher | Approximate) -> Find:
     return find
 
 
-def ours(x: np.ndarray, scratch: Path) -> Find:
+def ours(x: np.ndarray, scratch: Path) -> Ready:
     """Loaded from the disk, where it was put before."""
     del x
-    return of_searcher(Searcher(Store(scratch / "index")))
+    return Ready(of_searcher(Searcher(Store(scratch / "index"))))
 
 
-def ours_approximate(x: np.ndarray, scratch: Path) -> Find:
+def ours_approximate(x: np.ndarray, scratch: Path) -> Ready:
     """By graphs for its segments, built before."""
     del x
-    return of_searcher(Approximate(Store(scratch / "index")))
+    return Ready(of_searcher(Approximate(Store(scratch / "index"))))
 
 
-def numpy_product(x: np.ndarray, scratch: Path) -> Find:
+def numpy_product(x: np.ndarray, scratch: Path) -> Ready:
     """What is usually written by hand."""
     del scratch
 
@@ -84,10 +99,10 @@ def numpy_product(x: np.ndarray, scratch: Path) -> Find:
         order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1)
         return np.take_along_axis(best, order, axis=1)
 
-    return find
+    return Ready(find)
 
 
-def usearch(x: np.ndarray, scratch: Path) -> Find:
+def usearch(x: np.ndarray, scratch: Path) -> Ready:
     """Approximate, as it comes, float16."""
     from usearch.index import Index
 
@@ -98,17 +113,25 @@ def usearch(x: np.ndarray, scratch: Path) -> Find:
     def find(queries: np.ndarray) -> np.ndarray:
         return np.atleast_2d(index.search(queries, K).keys).astype(int)
 
-    return find
+    return Ready(find, index.save)
 
 
-def faiss_flat(x: np.ndarray, scratch: Path) -> Find:
+def faiss_flat(x: np.ndarray, scratch: Path) -> Ready:
     """Exact."""
     import faiss
 
     del scratch
     index = faiss.IndexFlatIP(WIDTH)
     index.add(x)
-    return lambda queries: index.search(queries, K)[1]
+    return Ready(
+        lambda queries: index.search(queries, K)[1],
+        lambda path: faiss.write_index(index, path),
+    )
+
+
+def bytes_of(folder: Path) -> int:
+    """That its files take."""
+    return sum(x.stat().st_size for x in folder.rglob("*") if x.is_file())
 
 
 def main() -> None:
@@ -136,8 +159,7 @@ def main() -> None:
         begun = time.perf_counter()
         Store(scratch / "index").add(list(files_of([scratch / "features"])))
         figures["add_seconds"] = time.perf_counter() - begun
-        size = sum(p.stat().st_size for p in (scratch / "index").rglob("*"))
-        figures["index_bytes"] = size
+        figures["index_bytes"] = size = bytes_of(scratch / "index")
         print(
             f"{args.rows:,} x {WIDTH}, two modalities: added in "
             f"{figures['add_seconds']:.1f} s, {size / 2**30:.2f} GiB on the disk"
@@ -146,12 +168,22 @@ def main() -> None:
             begun = time.perf_counter()
             build(Store(scratch / "index"))
             figures["graph_seconds"] = time.perf_counter() - begun
-            print(f"graphs of both modalities in {figures['graph_seconds']:.1f} s")
-        found, ready = {}, {}
+            figures["index_bytes_with_graphs"] = size = bytes_of(scratch / "index")
+            print(
+                f"graphs of both modalities in {figures['graph_seconds']:.1f} s, "
+                f"{size / 2**30:.2f} GiB with them"
+            )
+        found, ready, saved = {}, {}, {}
         for rival, make in rivals.items():
             begun = time.perf_counter()
-            found[rival] = make(x, scratch)
+            found[rival], save = make(x, scratch)
             ready[rival] = time.perf_counter() - begun
+            if save is not None:
+                save(str(scratch / "saved"))
+                saved[rival] = (scratch / "saved").stat().st_size
+                told = f"{saved[rival] / 2**30:.2f} GiB on the disk"
+                print(f"{rival}, one modality: {told}")
+    figures["saved_bytes"] = saved
     jobs: dict[str, Callable[[], object]] = {}
     units = {}
     for rival, find in found.items():

@@ -9,10 +9,11 @@ import pytest
 
 from tests.search.features import vectors, write_features
 from visxp_jax.errors import VisxpError
+from visxp_jax.progress import progress_bar
 from visxp_jax.search import __main__ as search
-from visxp_jax.search.approximate import LOCK, Approximate, build
+from visxp_jax.search.approximate import Approximate, build
 from visxp_jax.search.exact import Searcher, match_scores
-from visxp_jax.search.store import Store
+from visxp_jax.search.store import GRAPH_LOCK, Store
 from visxp_jax.train.lock import locked
 
 MODULE = importlib.import_module("visxp_jax.search.approximate")
@@ -75,29 +76,60 @@ def test_what_was_taken_out_or_added_since_counts(store, tmp_path):
     assert recall(store, "audio") > 0.95
 
 
-def test_compacting_leaves_graphs_of_which_nothing_is_gone(store, monkeypatch):
-    store.delete(["news1.mp4"])
+def test_compacting_leaves_large_segments_their_graphs(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("visxp_jax.search.store.CLIPS_PER_SEGMENT", 400)
+    store.add([write_features(tmp_path / "c.parquet", {"new.mp4": 400})], "news")
+    assert build(store) == 1
+    store.delete(["news1.mp4"])  # what is left of its segment could take in more
+    store.add([write_features(tmp_path / "c.parquet", {"last.mp4": 30})], "sport")
     left = sorted((store.path / "segments").glob("*/*.usearch"))
-    assert len(left) == 4
+    assert len(left) == 6
     reader, opened = Approximate(store), MODULE._opened
+    queries = np.random.default_rng(2).standard_normal((20, 8))
+    before = reader.search(queries, "video")
 
     def compacted_meanwhile(*args):
         monkeypatch.setattr(MODULE, "_opened", opened)
-        Store(store.path).compact()
+        assert Store(store.path).compact() == 1  # the first had one
         return opened(*args)
 
     monkeypatch.setattr(MODULE, "_opened", compacted_meanwhile)
-    assert len(Approximate(store)) == len(reader) == 750
+    assert len(Approximate(store)) == 1180
     assert sorted((store.path / "segments").glob("*/*.usearch")) == left[2:]
-    assert build(store) == 1
+    assert reader.search(queries, "video") == before  # of files that are gone
+    thumbnails = [reader.thumbnail(hit.row) for hits in before for hit in hits]
+    told = [f"{hit.path} {hit.start_s:.0f}" for hits in before for hit in hits]
+    assert thumbnails == [one.encode() for one in told]
+    assert build(store) == 2
+    assert recall(store, "video") > 0.95
 
 
-def test_a_graph_that_was_not_finished_is_made_anew_by_one_at_a_time(store):
+def test_graphs_are_not_made_while_segments_are_replaced(store):
+    with locked(store.path, name=GRAPH_LOCK):
+        for work in (build, Store.compact):
+            with pytest.raises(VisxpError, match="another run"):
+                work(store)
+    store.delete(["news1.mp4"])
+    (store.path / "index.json").unlink()
+    assert not Store(
+        store.path
+    ).manifest.segments  # with its locks, but of no other kind
+
+
+def test_only_the_graph_that_was_not_finished_is_made_anew(store, monkeypatch):
     (segment, *_) = sorted((store.path / "segments").iterdir())
     (segment / "video.usearch").rename(segment / "video.usearch.tmp")
-    with locked(store.path, name=LOCK), pytest.raises(VisxpError, match="another run"):
-        build(store)
+    before, totals = (segment / "audio.usearch").stat().st_ino, []
+
+    def bar(*, total, **how):
+        totals.append(total)
+        return progress_bar(total=total, **how)
+
+    monkeypatch.setattr(MODULE, "progress_bar", bar)
     assert build(store) == 1
+    assert totals == [3 * SECONDS]
+    assert (segment / "video.usearch").exists()
+    assert (segment / "audio.usearch").stat().st_ino == before
     assert not list(segment.glob("*.tmp"))
 
 
@@ -147,7 +179,11 @@ def test_the_command_line_makes_graphs_and_says_what_is_missing(
     assert "run `visxp search graph" in capsys.readouterr().err
     assert search.main(["graph", index]) == 0
     assert "2 segments got a graph" in capsys.readouterr().out
-    (segment, *_) = sorted((store.path / "segments").iterdir())
+    store.delete(["news1.mp4"])
+    assert search.main(["compact", index]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("1 segments have no graph any more; `visxp search graph ")
+    (segment,) = {path.parent for path in (store.path / "segments").glob("*/*.usearch")}
     (segment / "video.usearch").write_bytes(b"garbage")
     assert search.main(find) == 2
     assert "video.usearch is damaged" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """The index on disk: what was added stays, whoever is killed; the rest is refused."""
 
+import errno
+import json
 import os
 import signal
 import subprocess
@@ -32,9 +34,9 @@ def store(tmp_path) -> Store:
     """Two files of news, one of sport."""
     found = Store(tmp_path / "index")
     features = write_features(tmp_path / "a.parquet", {"a.mp4": 3, "b.mp4": 2})
-    assert found.add([features], "news") == (5, 0)
+    assert found.add([features], "news") == (5, 0, 0, 0)
     features = write_features(tmp_path / "b.parquet", {"b.mp4": 2}, silent=("b.mp4",))
-    assert found.add([features], "sport") == (2, 0)
+    assert found.add([features], "sport") == (2, 0, 0, 0)
     return found
 
 
@@ -52,7 +54,7 @@ def test_what_is_added_is_there_again(store):
     assert not np.any(second.vectors["audio"])
 
 
-def test_deleted_files_no_longer_count_and_may_come_back(store, tmp_path):
+def test_deleted_files_no_longer_count(store):
     assert store.delete(["b.mp4"], "news") == 2
     assert {(c, p) for c, p, _ in paths(store)} == {
         ("news", "a.mp4"),
@@ -62,14 +64,71 @@ def test_deleted_files_no_longer_count_and_may_come_back(store, tmp_path):
     np.testing.assert_array_equal(
         rows.vectors_of("audio"), vectors("a.mp4", 3, "audio").astype(np.float16)
     )
-    features = write_features(tmp_path / "c.parquet", {"b.mp4": 4})
-    store.add([features], "news")
-    assert [p for p in paths(store) if p[:2] == ("news", "b.mp4")] == [
-        ("news", "b.mp4", i) for i in range(4)
-    ]
-    assert store.delete(["b.mp4"]) == 6  # of all collections
-    with pytest.raises(VisxpError, match="has none of the 1 files"):
-        store.delete(["b.mp4"])
+    assert store.delete(["b.mp4"]) == 2
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_what_was_removed_stays_out_until_it_is_let_in_again(
+    compacted, store, tmp_path
+):
+    def add(name: str, *where: str, again: bool = False) -> list[tuple[int, ...]]:
+        if compacted:
+            Store(store.path).compact()
+        files = [tmp_path / name]
+        return [Store(store.path).add(files, x, again=again) for x in where]
+
+    def news(name: str) -> int:
+        return sum(clip[:2] == ("news", name) for clip in paths(Store(store.path)))
+
+    store.delete(["b.mp4"], "news")
+    for _ in range(2):
+        assert add("a.parquet", "news") == [(0, 1, 0, 0)]  # a.mp4 of it is there
+        assert add("b.parquet", "news", "sport") == [(0, 0, 1, 0), (0, 1, 0, 0)]
+        write_features(tmp_path / "b.parquet", {"b.mp4": 2})  # made anew
+        assert add("b.parquet", "news", "sport") == [(0, 0, 1, 0), (2, 0, 0, 0)]
+    assert news("b.mp4") == 0
+    assert add("a.parquet", "news", again=True) == [(5, 0, 0, 0)]
+    assert (news("a.mp4"), news("b.mp4")) == (3, 2)
+    assert add("a.parquet", "news") == [(0, 1, 0, 0)]
+
+    Store(store.path).delete(["a.mp4", "b.mp4"])
+    three = ("news", "sport", "new")
+    assert add("b.parquet", *three) == [(0, 0, 1, 0)] * 3
+    assert add("a.parquet", *three) == [(0, 0, 1, 0)] * 3
+    assert add("b.parquet", "news", again=True) == [(2, 0, 0, 0)]
+    assert add("b.parquet", *three) == [(0, 1, 0, 0), *[(0, 0, 1, 0)] * 2]
+    Store(store.path).delete(["b.mp4"])
+    assert add("b.parquet", *three) == [(0, 0, 1, 0)] * 3
+    assert len(Store(store.path)) == 0
+
+
+def test_what_is_removed_while_others_are_added_stays_out(store, tmp_path):
+    adding = Store(store.path)
+    store.delete(["a.mp4"], "news")
+    again = write_features(tmp_path / "c.parquet", {"a.mp4": 1, "c.mp4": 1})
+    assert adding.add([again], "news") == (1, 0, 0, 0)
+    assert not [one for one in paths(adding) if one[1] == "a.mp4"]
+
+
+def test_an_index_of_before_removals_were_kept_is_read(store):
+    file = store.path / "index.json"
+    values = json.loads(file.read_text()) | {"format": 2}
+    del values["removed"], values["again"]
+    file.write_text(json.dumps(values))
+    assert len(Store(store.path)) == 7
+    assert Store(store.path).delete(["a.mp4"]) == 3
+    assert Store(store.path).manifest.removed == ((None, "a.mp4"),)
+
+
+def test_files_are_taken_out_only_if_all_are_there(store):
+    before = paths(store)
+    for files, where, told in (
+        (["b.mpp", "a.mp4", "c\n"], None, r"none called 'b.mpp', 'c\\n'; nothing"),
+        (["a.mp4", "b.mp4"], "sport", "none called 'a.mp4' in the collection 'sport'"),
+    ):
+        with pytest.raises(VisxpError, match=told):
+            store.delete(files, where)
+        assert paths(Store(store.path)) == before
 
 
 def test_a_file_that_is_there_is_replaced(store, tmp_path):
@@ -119,16 +178,17 @@ def test_feature_files_that_have_not_changed_are_left_out(store, tmp_path):
     for i, path in enumerate(files):
         write_features(path, {f"{i}.mp4": 2, f"{i}b.mp4": 1})
     saved: list[int] = []
-    assert store.add(files[:2], "news", saved=saved.append) == (6, 0)
-    assert store.add(files, "news", saved=saved.append) == (3, 2)
+    assert store.add(files[:2], "news", saved=saved.append) == (6, 0, 0, 0)
+    assert store.add(files, "news", saved=saved.append) == (3, 2, 0, 0)
     assert saved == [6, 3]
-    assert store.add(files, "sport") == (9, 0)  # another collection
+    assert store.add(files, "sport") == (9, 0, 0, 0)  # another collection
     write_features(files[1], {"1.mp4": 5})
-    assert store.add(files, "news") == (5, 2)
+    assert store.add(files, "news") == (5, 2, 0, 0)
     store.delete(["2.mp4"], "news")
-    assert store.add(files, "news") == (3, 2)
+    assert store.add(files, "news") == (0, 3, 0, 0)
     store.compact()
-    assert Store(store.path).add(files, "news") == (0, 3)
+    assert Store(store.path).add(files, "news") == (0, 3, 0, 0)
+    assert store.add(files, "news", again=True) == (3, 2, 0, 0)
     news = {(path, at) for c, path, at in paths(store) if c == "news"}
     assert {at for path, at in news if path == "1.mp4"} == set(range(5))
     assert ("1b.mp4", 0) in news  # its file was replaced by one without it
@@ -141,7 +201,7 @@ def test_a_video_that_comes_twice_counts_once(store, tmp_path):
     store.add(files, "twice")
     for _ in range(2):  # the same again changes nothing
         assert [at for c, _, at in paths(store) if c == "twice"] == [0, 1, 2, 3, 4]
-        assert store.add(files, "twice") == (0, 2)
+        assert store.add(files, "twice") == (0, 2, 0, 0)
 
 
 def test_compacting_keeps_segments_to_their_size(store, tmp_path, monkeypatch):
@@ -154,7 +214,7 @@ def test_compacting_keeps_segments_to_their_size(store, tmp_path, monkeypatch):
     store.compact()
     assert [s.rows for s in store.manifest.segments if s.collection == "many"] == [6, 3]
     assert sorted(paths(Store(store.path))) == before
-    assert Store(store.path).add(files, "many") == (3, 3)  # what was taken out
+    assert Store(store.path).add(files, "many") == (0, 3, 1, 0)
 
 
 def test_many_feature_files_are_few_segments(store, tmp_path, monkeypatch):
@@ -213,6 +273,24 @@ def test_an_addition_that_was_not_finished_does_not_count(store, tmp_path):
     assert len(Store(store.path)) == 8
 
 
+def test_strays_that_cannot_be_removed_are_left(store, tmp_path, monkeypatch):
+    def busy(*_, **__):
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    segments = store.path / "segments"
+    (segments / ".DS_Store").touch()
+    (segments / "000003").mkdir()  # of a name that would come next
+    monkeypatch.setattr(os, "rmdir", busy)  # as where a network's disk is
+    store.add([write_features(tmp_path / "c.parquet", {"d.mp4": 1})], "news")
+    store.delete(["a.mp4"])
+    store.compact()
+    (segments / f"{store.manifest.next:06d}").mkdir()
+    store.delete(["d.mp4"])
+    store.compact()
+    assert {path for _, path, _ in paths(Store(store.path))} == {"b.mp4"}
+    assert {".DS_Store", "000001", "000003"} < set(os.listdir(segments))
+
+
 def test_two_writers_do_not_lose_each_others_files(store, tmp_path):
     other = Store(store.path)
     other.add([write_features(tmp_path / "c.parquet", {"d.mp4": 1})])
@@ -222,21 +300,29 @@ def test_two_writers_do_not_lose_each_others_files(store, tmp_path):
         store.delete(["e.mp4"])
 
 
-def test_what_does_not_belong_is_refused(store, tmp_path):
-    other = write_features(tmp_path / "o.parquet", {"o.mp4": 1}, sha256="b" * 64)
-    with pytest.raises(VisxpError, match="two models cannot be compared"):
-        store.add([other])
-    for write in (
-        lambda path: path.write_bytes(b"garbage"),
-        lambda path: pq.write_table(pa.table({"a": [1]}), path),
-    ):
-        path = tmp_path / f"bad{len(os.listdir(tmp_path))}.parquet"
-        write(path)
-        with pytest.raises(VisxpError, match="must be a .parquet file from"):
-            store.add([path])
-    with pytest.raises(VisxpError, match="cannot be read: No such file"):
-        store.add([tmp_path / "none.parquet"])
-    assert len(Store(store.path)) == 7
+def test_what_does_not_belong_is_skipped_and_named(store, tmp_path):
+    bad = [tmp_path / f"bad{i}.parquet" for i in range(4)]
+    bad[0].write_bytes(b"garbage")
+    pq.write_table(pa.table({"a": [1]}), bad[1])
+    write_features(bad[2], {"o.mp4": 1}, sha256="b" * 64)
+    good = [write_features(tmp_path / f"{i}.parquet", {f"{i}": 2}) for i in range(2)]
+    told: list[tuple[Path, str]] = []
+    files = [bad[0], good[0], *bad[1:3], good[1], bad[3]]
+    for index, clips in ((store, 7), (Store(tmp_path / "new"), 0)):
+        told.clear()
+        added = index.add(files, skipped=lambda *one: told.append(one))
+        assert added == (4, 0, 0, 4)
+        assert len(Store(index.path)) == clips + 4
+        assert [path for path, _ in told] == bad
+        words = (
+            "must be a .parquet file from",
+            "two models",
+            "cannot be read: No such",
+        )
+        for (_, why), word in zip(told, (words[0], *words), strict=True):
+            assert word in why
+            assert str(tmp_path / "bad") not in why
+    assert store.add(good) == (0, 2, 0, 0)
 
 
 def test_damage_is_named(store, tmp_path):

@@ -8,8 +8,10 @@
     visxp search graph INDEX; visxp search find INDEX --approximate ...
 
 FEATURES are from `visxp extract`, folders or files; those that are in the index and
-have not changed are left out. What is not in the index itself needs --workdir, the
-model that made it. Sounds for a picture, and pictures for a sound, are found by the
+have not changed are left out. What was removed, from one --collection or from all, also
+those to come, stays out, even if its features are made anew, until it is let in by
+`visxp search add --again`. What is not in the index itself needs --workdir, the model
+that made it. Sounds for a picture, and pictures for a sound, are found by the
 probability that the two belong together, which training by correspondence gives.
 """
 
@@ -18,8 +20,12 @@ import json
 import os
 import sys
 from collections import Counter
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
 
 from data_prep.sources import source_of
 from visxp_jax import feature_files
@@ -55,7 +61,7 @@ def find(args: argparse.Namespace) -> list[Hit]:
         )
     model = partial(trained_for, store, args.workdir)
     finder = Finder(searcher, model)
-    names = _names(searcher, args.like)
+    names = _names(searcher, args.like, args.collection)
     within = (*(args.collection or ()), None)
     rows = [searcher.row(name, args.at, where) for where in within for name in names]
     row = next((row for row in rows if row is not None), None)
@@ -82,16 +88,26 @@ def find(args: argparse.Namespace) -> list[Hit]:
         raise VisxpError(f"{printable(args.like)}: {error}") from error
 
 
-def _names(searcher: Catalogue, like: Path) -> list[str]:
-    """What a file may be called in the index.
+def _names(
+    searcher: Catalogue, like: Path, collections: Collection[str] | None
+) -> list[str]:
+    """What a file may be called in the index; there in these collections first.
 
     Raises:
-        VisxpError: there is no such file, here or in the index.
+        VisxpError: there is no such file, here or in the index, or several.
     """
     names = [str(like), source_of(Path(os.path.abspath(like))).name]
-    if os.path.lexists(like) or any(name in searcher.names for name in names):
+    if os.path.lexists(like):
         return names
-    ends = [name for name in searcher.names if name.endswith(f"/{like}")]
+    ends: list[str] = []
+    for where in (collections, None):
+        numbers = np.unique(searcher.file[searcher.allowed(where)])
+        files = [searcher.names[number] for number in numbers]
+        if any(name in files for name in names):
+            return names
+        ends = [name for name in files if name.endswith(f"/{like}")]
+        if ends:
+            break
     if len(ends) == 1:
         return ends
     told = f"{printable(like)} must be a file, or one of the index"
@@ -102,29 +118,43 @@ def _names(searcher: Catalogue, like: Path) -> list[str]:
     raise VisxpError(f"{told}, where {len(ends)} are called so: {some}{more}.")
 
 
-def add(index: Path, features: list[Path], collection: str) -> None:
-    """Take in feature files, and say how far it is safe.
+def add(
+    index: Path, features: list[Path], collection: str, *, again: bool = False
+) -> None:
+    """Take in feature files, say how far it is safe, and name those that are skipped.
 
     Raises:
-        VisxpError: one is no such file; what was saved before stays.
+        VisxpError: a file was skipped; the others are in it.
     """
+
+    def skipped(path: Path, why: str) -> None:
+        tqdm.write(f"skipped: {printable(path)}: {why}", file=sys.stderr)
+
     files = list(feature_files.files_of(features))
     with progress_bar(desc="add", unit="clip") as bar:
-        added = Store(index).add(files, collection, saved=bar.update)
-    told = f"{added.clips} clips of {len(files) - added.unchanged} files added"
+        added = Store(index).add(
+            files, collection, again=again, saved=bar.update, skipped=skipped
+        )
+    count = len(files) - added.unchanged - added.removed - added.skipped
+    told = f"{added.clips} clips of {count} files added"
     told += f"; {added.unchanged} were there" * bool(added.unchanged)
+    told += f"; {added.removed} left out, removed before" * bool(added.removed)
     print(told)
+    if added.skipped:
+        raise VisxpError(f"{added.skipped} of {len(files)} were skipped.")
 
 
 def show(store: Store) -> None:
-    """Files and clips by collection."""
+    """Files and clips by collection, and what stays out of it."""
     files, clips = Counter(), Counter()
     for rows in store.rows(vectors=False):
         paths = rows.table["path"].to_pylist()
         files[rows.collection] += len(set(paths))
         clips[rows.collection] += len(paths)
     for name in sorted(files):
-        print(f"{name or '(no collection)'}: {files[name]} files, {clips[name]} clips")
+        told = f"{name or '(no collection)'}: {files[name]} files, {clips[name]} clips"
+        out = len(store.manifest.kept_out(name))
+        print(told + f"; {out} files were removed and stay out" * bool(out))
     print(f"weights: {store.manifest.model_sha256[:12] or 'none yet'}")
 
 
@@ -144,12 +174,16 @@ def run(args: argparse.Namespace) -> None:
         VisxpError: it cannot be done.
     """
     if args.verb == "add":
-        add(args.index, args.features, args.collection)
+        add(args.index, args.features, args.collection, again=args.again)
     elif args.verb == "remove":
         count = Store.existing(args.index).delete(args.files, args.collection)
         print(f"{count} clips removed")
     elif args.verb == "compact":
-        Store.existing(args.index).compact()
+        if lacking := Store.existing(args.index).compact():
+            print(
+                f"{lacking} segments have no graph any more; `visxp search graph "
+                f"{args.index}` makes them again"
+            )
     elif args.verb == "graph":
         from visxp_jax.search.approximate import build
 
@@ -176,7 +210,7 @@ def parser() -> Parser:
     made = {}
     for name, what in (
         ("add", "take in feature files"),
-        ("remove", "take files out"),
+        ("remove", "take files out, and keep them out"),
         ("compact", "free the space of what was taken out"),
         ("graph", "make approximate search possible, for millions of clips"),
         ("show", "what is in it"),
@@ -187,8 +221,13 @@ def parser() -> Parser:
     add, remove, search = made["add"], made["remove"], made["find"]
     add.add_argument("features", type=Path, nargs="+", metavar="FEATURES")
     add.add_argument("--collection", default="", help="that the files belong to")
+    add.add_argument(
+        "--again",
+        action="store_true",
+        help="let in what was removed from the collection, too, if FEATURES have it",
+    )
     remove.add_argument("files", nargs="+", metavar="FILE", help="as the index has it")
-    remove.add_argument("--collection", help="from this one only")
+    remove.add_argument("--collection", help="from this one only (default: all)")
     search.add_argument(
         "--like",
         required=True,

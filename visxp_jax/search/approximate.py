@@ -21,11 +21,9 @@ from visxp_jax.feature_files import MODALITIES
 from visxp_jax.progress import progress_bar
 from visxp_jax.search.catalogue import Catalogue, Hit
 from visxp_jax.search.exact import cosines
-from visxp_jax.search.store import Rows, Store, sync
+from visxp_jax.search.store import GRAPH, GRAPH_LOCK, Rows, Store, sync
 from visxp_jax.train.lock import locked
 
-GRAPH = "{}.usearch"
-LOCK = "GRAPH_LOCK"  # clips may be added meanwhile
 BLOCK = 2**12  # vectors that are added or compared at once
 # Where so few clips may be found, or so small a share, all of them are compared.
 FEW, RARE = 4096, 1 / 16
@@ -58,18 +56,18 @@ def build(store: Store) -> int:
             makes graphs of it.
     """
     make = load_usearch()
-    with locked(store.path, name=LOCK):
+    with locked(store.path, name=GRAPH_LOCK):  # clips may be added meanwhile
         lacking = [
-            rows
+            (rows, name)
             for rows in store.rows()
-            if not all(_graph(rows, name).exists() for name in MODALITIES)
+            for name in MODALITIES
+            if not _graph(rows, name).exists()
         ]
-        total = sum(len(rows.stored) for rows in lacking) * len(MODALITIES)
+        total = sum(len(rows.stored) for rows, _ in lacking)
         with progress_bar(desc="graph", unit="vector", total=total) as bar:
-            for rows in lacking:
-                for name in MODALITIES:
-                    _build(make, rows, name, bar.update)
-    return len(lacking)
+            for rows, name in lacking:
+                _build(make, rows, name, bar.update)
+    return len({rows.folder for rows, _ in lacking})
 
 
 def _graph(rows: Rows, name: str) -> Path:

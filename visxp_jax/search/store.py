@@ -8,14 +8,18 @@ and then replaces index.json in one step: whoever is stopped in between, by a si
 a power cut, leaves the index as it was before, and what `add` has returned from stays.
 A reader that finds its segments gone reads index.json again, and goes on with what it
 names now.
+
+What was removed stays out: index.json keeps the paths, and features of them are left
+out, unchanged or made anew, until they are added with `again`.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -27,10 +31,10 @@ from visxp_jax import feature_files
 from visxp_jax.atomic import write_whole
 from visxp_jax.errors import VisxpError
 from visxp_jax.feature_files import MODALITIES, ClipRow, FeatureFile
+from visxp_jax.search.manifest import MANIFEST, Manifest, Segment
 from visxp_jax.train.lock import LOCK, locked
 
-FORMAT = 2
-MANIFEST = "index.json"
+GRAPH, GRAPH_LOCK = "{}.usearch", "GRAPH_LOCK"  # see `approximate`
 ROWS, THUMBNAILS = "rows.parquet", "thumbnails.arrow"
 COLUMNS = tuple(name for name in ClipRow._fields if name != "thumbnail")
 STAMPS = b"stamps"  # of feature files, by the videos in them
@@ -39,38 +43,6 @@ STAMPS = b"stamps"  # of feature files, by the videos in them
 CLIPS_PER_SEGMENT = 2**18
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Segment:
-    """What was added at once.
-
-    Attributes:
-        name: Of its folder.
-        rows: Number of clips.
-        collection: That they belong to.
-        deleted: Files of which the clips no longer count.
-    """
-
-    name: str
-    rows: int
-    collection: str
-    deleted: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """All that there is.
-
-    Attributes:
-        model_sha256: Of the weights that made all vectors; '' if there are none yet.
-        next: Number of the next segment.
-        segments: In the order in which they were added.
-    """
-
-    model_sha256: str = ""
-    next: int = 1
-    segments: tuple[Segment, ...] = field(default=())
 
 
 class Rows(NamedTuple):
@@ -102,10 +74,49 @@ class Rows(NamedTuple):
 
 
 class Added(NamedTuple):
-    """What became of an addition."""
+    """What became of an addition.
+
+    Attributes:
+        clips: Number of those taken in.
+        unchanged: Number of feature files that were there already.
+        removed: Of those left out, as their videos were removed before.
+        skipped: Of those that cannot be used.
+    """
 
     clips: int
-    unchanged: int  # feature files that were there already
+    unchanged: int
+    removed: int
+    skipped: int
+
+
+class _Waiting:
+    """Feature files that are to be a segment, of each video the last.
+
+    Attributes:
+        files: By their stamps.
+        clips: Number of them.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, FeatureFile] = {}
+        self.clips = 0
+        self._of: dict[str, str] = {}  # stamps by video
+
+    def drop(self, videos: set[str]) -> int:
+        """Leave out those that have one of these videos, and say how many."""
+        stamps = {self._of[video] for video in videos if video in self._of}
+        for stamp in stamps:
+            found = self.files.pop(stamp)
+            self.clips -= len(found.table)
+            for video in _videos(found):
+                del self._of[video]
+        return len(stamps)
+
+    def take(self, stamp: str, found: FeatureFile) -> None:
+        """Put in one whose videos no other has."""
+        self.files[stamp] = found
+        self.clips += len(found.table)
+        self._of |= dict.fromkeys(_videos(found), stamp)
 
 
 class Store:
@@ -135,30 +146,18 @@ class Store:
         return store
 
     def _read(self) -> Manifest:
-        file = self.path / MANIFEST
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
+            return Manifest.read(self.path / MANIFEST)
         except FileNotFoundError:
             if self.path.is_dir() and any(
-                name not in (LOCK, "segments") and not name.startswith(MANIFEST)
+                name not in (LOCK, GRAPH_LOCK, "segments")
+                and not name.startswith(MANIFEST)
                 for name in os.listdir(self.path)
             ):
                 raise VisxpError(
                     f"{self.path} must be an index or empty, but holds other files."
                 ) from None
             return Manifest()
-        except (OSError, ValueError) as error:
-            raise VisxpError(f"{file} is damaged: {error}.") from error
-        try:
-            if found.pop("format") != FORMAT:
-                raise ValueError("it is of another version")
-            segments = tuple(
-                Segment(**one | {"deleted": tuple(one["deleted"])})
-                for one in found.pop("segments")
-            )
-            return Manifest(segments=segments, **found)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise VisxpError(f"{file} is damaged: {error}.") from error
 
     def __len__(self) -> int:
         """Number of clips that count."""
@@ -221,13 +220,15 @@ class Store:
             self.manifest = self._read()
             known = {segment.name for segment in self.manifest.segments}
             segments = self.path / "segments"
-            segments.mkdir(exist_ok=True)
-            for name in os.listdir(segments):
-                if name not in known:  # of someone who was stopped
-                    shutil.rmtree(segments / name)
-            for unfinished in self.path.glob(f"{MANIFEST}.*"):
-                unfinished.unlink()
             try:
+                segments.mkdir(exist_ok=True)
+                for name in os.listdir(segments):
+                    if name not in known:  # of someone who was stopped
+                        # What stays does not count: a file, or what is still open
+                        # elsewhere on a network's disk.
+                        shutil.rmtree(segments / name, ignore_errors=True)
+                for unfinished in self.path.glob(f"{MANIFEST}.*"):
+                    unfinished.unlink()
                 yield
             except OSError as error:
                 raise VisxpError(
@@ -236,8 +237,7 @@ class Store:
                 ) from error
 
     def _commit(self, manifest: Manifest) -> None:
-        values = {"format": FORMAT, **asdict(manifest)}
-        write_whole(self.path / MANIFEST, json.dumps(values, indent=1))
+        write_whole(self.path / MANIFEST, manifest.text())
         sync(self.path)
         self.manifest = manifest
 
@@ -246,49 +246,62 @@ class Store:
         features: Sequence[Path],
         collection: str = "",
         *,
+        again: bool = False,
         saved: Callable[[int], object] = lambda _: None,
+        skipped: Callable[[Path, str], object] = lambda *_: None,
     ) -> Added:
         """Take in feature files; videos that the collection has already are replaced.
 
-        A feature file that is in it, and has not changed since, is left out. Of several
-        of one video the last counts.
+        A feature file that is in it, and has not changed since, is left out, and so is
+        one that cannot be used. Of several of one video the last counts. A video that
+        was removed from the collection stays out, also if its features are new.
 
         Args:
             features: From `python -m visxp_jax.extract`.
             collection: That their videos belong to.
+            again: Let in what was removed as well; it stays from then on.
             saved: Is told of clips, once they are safe on the disk.
+            skipped: Is told of a file that is no such one, or of other weights than the
+                index or those before it, and why.
 
         Raises:
-            VisxpError: a file is no such one, or of other weights than the index. Those
-                saved before it stay.
+            VisxpError: the index is damaged or cannot be written to. What was saved
+                before stays.
         """
-        known = self.current(lambda: self._stamps(collection))
-        clips, unchanged, waiting = 0, 0, []
-        for path in features:
-            stamp, found = _stamp(path), None
-            if stamp in known:
-                videos = set(known[stamp])
-            else:
-                found = feature_files.read(path)
-                self._check_model(path, str(found.about["model_sha256"]))
-                videos = _videos(found)
-            before = len(waiting)
-            waiting = [one for one in waiting if not videos & _videos(one[1])]
-            if found is None:
-                unchanged += 1 + before - len(waiting)
-                continue
-            waiting.append((stamp, found))
-            if sum(len(x.table) for _, x in waiting) >= CLIPS_PER_SEGMENT:
-                saved(self._add(waiting, collection))
-                clips += sum(len(x.table) for _, x in waiting)
-                waiting = []
-        if waiting:
-            saved(self._add(waiting, collection))
-            clips += sum(len(x.table) for _, x in waiting)
-        return Added(clips, unchanged)
+        known = self.current(lambda: self._known(collection, again=again))
+        clips = unchanged = removed = failed = 0
+        waiting, sha256 = _Waiting(), self.manifest.model_sha256
 
-    def _check_model(self, path: Path, sha256: str) -> None:
-        ours = self.manifest.model_sha256
+        def save() -> None:
+            nonlocal clips, removed
+            if waiting.files:
+                added, left_out = self._add(waiting.files, collection, again=again)
+                saved(added)
+                clips, removed = clips + added, removed + left_out
+
+        for path in features:
+            try:
+                stamp, found = _stamp(path), None
+                if stamp not in known:
+                    found = feature_files.read(path)
+                    self._check_model(path, _weights(found), sha256)
+            except VisxpError as error:
+                failed += 1
+                skipped(path, str(error).removeprefix(str(path)).lstrip(" :"))
+                continue
+            if found is None:
+                unchanged += 1 + waiting.drop(set(known[stamp]))
+                continue
+            sha256 = _weights(found)
+            waiting.drop(_videos(found))
+            waiting.take(stamp, found)
+            if waiting.clips >= CLIPS_PER_SEGMENT:
+                save()
+                waiting = _Waiting()
+        save()
+        return Added(clips, unchanged, removed, failed)
+
+    def _check_model(self, path: Path, sha256: str, ours: str) -> None:
         if ours not in ("", sha256):
             raise VisxpError(
                 f"{path} must be by the weights of {self.path} (sha256 {ours[:12]}), "
@@ -296,44 +309,74 @@ class Store:
                 "new index."
             )
 
-    def _stamps(self, collection: str) -> dict[str, list[str]]:
-        """Of the feature files whose clips all count, with the videos in them."""
-        found: dict[str, list[str]] = {}
+    def _stamps(self, segment: Segment) -> dict[str, list[str]]:
+        """Of its feature files whose clips all count but those of removed videos.
+
+        With all the videos in them.
+        """
+        path = self.path / "segments" / segment.name / ROWS
+        try:
+            stamps = json.loads((pq.read_schema(path).metadata or {})[STAMPS])
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise VisxpError(f"{path} is damaged: {error}.") from error
+        gone = set(segment.deleted) - self.manifest.kept_out(segment.collection)
+        return {s: x for s, x in stamps.items() if not gone & set(x)}
+
+    def _known(self, collection: str, *, again: bool) -> dict[str, list[str]]:
+        """The same, of a collection: those that need not be looked at."""
+        known: dict[str, list[str]] = {}
         for segment in self.manifest.segments:
             if segment.collection == collection:
-                path = self.path / "segments" / segment.name / ROWS
-                try:
-                    stamps = json.loads((pq.read_schema(path).metadata or {})[STAMPS])
-                except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-                    raise VisxpError(f"{path} is damaged: {error}.") from error
-                gone = set(segment.deleted)
-                found |= {s: x for s, x in stamps.items() if not gone & set(x)}
-        return found
+                known |= self._stamps(segment)
+        out = self.manifest.kept_out(collection)
+        if again:
+            return {s: x for s, x in known.items() if not out & set(x)}
+        return {s: x for s, x in known.items() if not out >= set(x)}
 
-    def _add(self, files: list[tuple[str, FeatureFile]], collection: str) -> int:
-        stamps = {
-            stamp: sorted(set(found.table["path"].to_pylist()))
-            for stamp, found in files
-        }
-        parts = [found for _, found in files]
-        table = pa.concat_tables([part.table for part in parts])
-        vectors = {
-            name: np.concatenate([part.vectors[name] for part in parts])
-            for name in MODALITIES
-        }
-        sha256 = str(parts[0].about["model_sha256"])
+    def _add(
+        self, files: dict[str, FeatureFile], collection: str, *, again: bool
+    ) -> tuple[int, int]:
+        """Number of clips, and of files left out as their videos were removed."""
         with self._writing():
             manifest = self.manifest
-            self._check_model(self.path, sha256)
-            name = f"{manifest.next:06d}"
+            out = set() if again else manifest.kept_out(collection)
+            stamps, parts = {}, []
+            for stamp, found in files.items():
+                if part := _of_others(found, out):
+                    stamps[stamp] = sorted(_videos(found))
+                    parts.append(part)
+            if not parts:
+                return 0, len(files)
+            sha256 = _weights(parts[0])
+            self._check_model(self.path, sha256, manifest.model_sha256)
+            table = pa.concat_tables([part.table for part in parts])
+            vectors = {
+                name: np.concatenate([part.vectors[name] for part in parts])
+                for name in MODALITIES
+            }
+            number = self._free(manifest.next)
+            name = f"{number:06d}"
             self._write_segment(name, table, vectors, stamps)
-            videos = {video for each in stamps.values() for video in each}
-            segments = (
-                *self._without(videos, {collection}),
-                Segment(name, table.num_rows, collection),
+            videos = {video for part in parts for video in _videos(part)}
+            segments, _ = self._without(videos, collection)
+            segments.append(Segment(name, table.num_rows, collection))
+            if again:
+                manifest = manifest.letting_in(videos, collection)
+            self._commit(
+                replace(
+                    manifest,
+                    model_sha256=sha256,
+                    next=number + 1,
+                    segments=tuple(segments),
+                )
             )
-            self._commit(Manifest(sha256, manifest.next + 1, segments))
-        return table.num_rows
+        return table.num_rows, len(files) - len(parts)
+
+    def _free(self, number: int) -> int:
+        """Of a segment to be written, from this one on: a stray may be in its place."""
+        while os.path.lexists(self.path / "segments" / f"{number:06d}"):
+            number += 1
+        return number
 
     def _write_segment(
         self,
@@ -362,97 +405,141 @@ class Store:
         sync(folder.parent)
 
     def _without(
-        self, files: Iterable[str], collections: Collection[str] | None
-    ) -> list[Segment]:
-        """Segments in which these files no longer count."""
-        files, segments = set(files), []
+        self, files: set[str], collection: str | None
+    ) -> tuple[list[Segment], Counter[str]]:
+        """Segments in which these files no longer count, and clips of each that did."""
+        segments, clips = [], Counter()
         for segment in self.manifest.segments:
-            if collections is None or segment.collection in collections:
+            if collection in (None, segment.collection):
                 table = self._segment(segment, vectors=False).table
-                gone = files.intersection(table["path"].to_pylist())
+                gone = Counter(x for x in table["path"].to_pylist() if x in files)
                 if gone:
                     deleted = tuple(sorted({*segment.deleted, *gone}))
                     segment = replace(segment, deleted=deleted)
+                    clips += gone
             segments.append(segment)
-        return segments
+        return segments, clips
 
     def delete(self, files: Collection[str], collection: str | None = None) -> int:
-        """Take files out; their vectors stay on the disk until `compact`.
+        """Take files out, and keep them out until they are added `again`.
+
+        Their vectors stay on the disk until `compact`.
 
         Args:
             files: As the column 'path' names them.
-            collection: Of this one only; None for all.
+            collection: Of this one only; None for all, also those to come.
 
         Returns:
             Number of clips that no longer count.
 
         Raises:
-            VisxpError: none of the files is there.
+            VisxpError: one of them is not there; nothing is taken out.
         """
         with self._writing():
-            before = len(self)
-            where = None if collection is None else {collection}
-            segments = tuple(self._without(files, where))
-            if segments == self.manifest.segments:
-                raise VisxpError(f"{self.path} has none of the {len(files)} files.")
-            self._commit(replace(self.manifest, segments=segments))
-            return before - len(self)
-
-    def compact(self) -> None:
-        """Write what counts anew, in few segments, and drop the rest.
-
-        Segments that are large enough and those that no other would join are left as
-        they are, with their graphs, if all of their clips count.
-        """
-        with self._writing():
-            groups: list[list[tuple[Segment, Rows]]] = []
-            of_collection: dict[str, list[tuple[Segment, Rows]]] = {}
-            for segment in self.manifest.segments:
-                rows = self._segment(segment, vectors=True)
-                if not rows.table.num_rows:
-                    continue
-                if segment.rows >= CLIPS_PER_SEGMENT and not segment.deleted:
-                    groups.append([(segment, rows)])
-                    continue
-                group = of_collection.get(segment.collection)
-                if group is None or sum(map(_clips, group)) >= CLIPS_PER_SEGMENT:
-                    group = of_collection[segment.collection] = []
-                    groups.append(group)
-                group.append((segment, rows))
-            known = {name: self._stamps(name) for name in of_collection}
-            segments, number = [], self.manifest.next
-            for group in groups:
-                first, _ = group[0]
-                if len(group) == 1 and not first.deleted:
-                    segments.append(first)
-                    continue
-                found = [rows for _, rows in group]
-                table = pa.concat_tables([rows.table for rows in found])
-                thumbnails = [_taken(rows.thumbnails, rows.stored) for rows in found]
-                table = table.append_column(
-                    "thumbnail", pa.chunked_array(sum(thumbnails, []), pa.binary())
+            segments, clips = self._without(set(files), collection)
+            if missing := sorted(set(files) - clips.keys()):
+                where = (
+                    "" if collection is None else f" in the collection {collection!r}"
                 )
-                vectors = {
-                    name: np.concatenate([rows.vectors_of(name) for rows in found])
-                    for name in MODALITIES
-                }
-                videos, stamps = set(table["path"].to_pylist()), known[first.collection]
-                stamps = {s: x for s, x in stamps.items() if videos & set(x)}
-                self._write_segment(f"{number:06d}", table, vectors, stamps)
-                segments.append(Segment(f"{number:06d}", len(table), first.collection))
+                raise VisxpError(
+                    f"{self.path} must have every file that is to be removed, but has "
+                    f"none called {', '.join(map(repr, missing))}{where}; nothing was "
+                    "removed."
+                )
+            manifest = self.manifest.keeping_out(set(files), collection)
+            self._commit(replace(manifest, segments=tuple(segments)))
+            return clips.total()
+
+    def compact(self) -> int:
+        """Write small segments, and those with gaps, anew as few, and drop the old.
+
+        Segments that are large enough, and those that no other would join, are left as
+        they are, with their graphs, if all of their clips count.
+
+        Returns:
+            Number of segments without a graph, made of others that had one.
+
+        Raises:
+            VisxpError: another process writes to it or makes graphs, or it is damaged.
+        """
+        with locked(self.path, name=GRAPH_LOCK), self._writing():
+            segments, number, lacking = [], self.manifest.next, 0
+            for group in self._groups():
+                if len(group) == 1 and not group[0].deleted:
+                    segments += group
+                    continue
+                number = self._free(number)
+                segments.append(self._merged(f"{number:06d}", group))
                 number += 1
+                folders = [self.path / "segments" / segment.name for segment in group]
+                lacking += any(any(x.glob(GRAPH.format("*"))) for x in folders)
             old = self.manifest.segments
             self._commit(replace(self.manifest, next=number, segments=tuple(segments)))
             for segment in set(old) - set(segments):
-                shutil.rmtree(self.path / "segments" / segment.name)
+                folder = self.path / "segments" / segment.name
+                shutil.rmtree(folder, ignore_errors=True)  # see `_writing`
+            return lacking
 
+    def _groups(self) -> list[list[Segment]]:
+        """Segments that are to be one; those without clips are in none."""
+        groups: list[list[Segment]] = []
+        last: dict[str, tuple[list[Segment], int]] = {}  # and its clips, by collection
+        for segment in self.manifest.segments:
+            clips = segment.rows
+            if segment.deleted:
+                clips = len(self._segment(segment, vectors=False).stored)
+            if not clips:
+                continue
+            if clips >= CLIPS_PER_SEGMENT and not segment.deleted:
+                groups.append([segment])
+                continue
+            group, before = last.get(segment.collection, ([], 0))
+            if not group or before >= CLIPS_PER_SEGMENT:
+                group, before = [], 0
+                groups.append(group)
+            group.append(segment)
+            last[segment.collection] = group, before + clips
+        return groups
 
-def _clips(one: tuple[Segment, Rows]) -> int:
-    return one[1].table.num_rows
+    def _merged(self, name: str, group: list[Segment]) -> Segment:
+        """Write one segment of what counts of several of a collection."""
+        found = [self._segment(segment, vectors=True) for segment in group]
+        table = pa.concat_tables([rows.table for rows in found])
+        thumbnails = [_taken(rows.thumbnails, rows.stored) for rows in found]
+        table = table.append_column(
+            "thumbnail", pa.chunked_array(sum(thumbnails, []), pa.binary())
+        )
+        vectors = {
+            modality: np.concatenate([rows.vectors_of(modality) for rows in found])
+            for modality in MODALITIES
+        }
+        stamps: dict[str, list[str]] = {}
+        for segment in group:
+            stamps |= self._stamps(segment)
+        videos = set(table["path"].to_pylist())
+        stamps = {s: x for s, x in stamps.items() if videos & set(x)}
+        self._write_segment(name, table, vectors, stamps)
+        return Segment(name, len(table), group[0].collection)
 
 
 def _videos(features: FeatureFile) -> set[str]:
     return set(features.table["path"].to_pylist())
+
+
+def _of_others(features: FeatureFile, videos: set[str]) -> FeatureFile | None:
+    """Clips of other videos than these; None if there are none."""
+    if not videos & _videos(features):
+        return features
+    keep = np.array([x not in videos for x in features.table["path"].to_pylist()])
+    if not keep.any():
+        return None
+    table = features.table.filter(pa.array(keep))
+    vectors = {name: x[keep] for name, x in features.vectors.items()}
+    return features._replace(table=table, vectors=vectors)
+
+
+def _weights(features: FeatureFile) -> str:
+    return str(features.about["model_sha256"])
 
 
 def _taken(values: pa.ChunkedArray, where: np.ndarray) -> list[pa.Array]:
