@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from data_prep.sources import source_of
 from visxp_jax import feature_files
-from visxp_jax.command_line import Parser, command
+from visxp_jax.command_line import Parser, add_strict, command, tell_skipped
 from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
 from visxp_jax.progress import progress_bar
@@ -119,12 +119,12 @@ def _names(
 
 
 def add(
-    index: Path, features: list[Path], collection: str, *, again: bool = False
+    index: Path, features: list[Path], collection: str, *, again: bool, strict: bool
 ) -> None:
     """Take in feature files, say how far it is safe, and name those that are skipped.
 
     Raises:
-        VisxpError: a file was skipped; the others are in it.
+        VisxpError: all were skipped, or any if `strict`; the others are in it.
     """
 
     def skipped(path: Path, why: str) -> None:
@@ -140,8 +140,7 @@ def add(
     told += f"; {added.unchanged} were there" * bool(added.unchanged)
     told += f"; {added.removed} left out, removed before" * bool(added.removed)
     print(told)
-    if added.skipped:
-        raise VisxpError(f"{added.skipped} of {len(files)} were skipped.")
+    tell_skipped(added.skipped, len(files), strict=strict)
 
 
 def show(store: Store) -> None:
@@ -174,7 +173,8 @@ def run(args: argparse.Namespace) -> None:
         VisxpError: it cannot be done.
     """
     if args.verb == "add":
-        add(args.index, args.features, args.collection, again=args.again)
+        how = {"again": args.again, "strict": args.strict}
+        add(args.index, args.features, args.collection, **how)
     elif args.verb == "remove":
         count = Store.existing(args.index).delete(args.files, args.collection)
         print(f"{count} clips removed")
@@ -226,6 +226,7 @@ def parser() -> Parser:
         action="store_true",
         help="let in what was removed from the collection, too, if FEATURES have it",
     )
+    add_strict(add)
     remove.add_argument("files", nargs="+", metavar="FILE", help="as the index has it")
     remove.add_argument("--collection", help="from this one only (default: all)")
     search.add_argument(
