@@ -1,0 +1,28 @@
+"""A space that sight and sound have in common, and correspondence beside it.
+
+    python -m visxp_jax.main --config=configs/contrastive.py --workdir=runs/contrastive
+
+As `avc.py`, in as many steps. With the model, search across sight and sound goes by the
+cosine in that space. `--config.contrastive.representation=0` leaves correspondence out,
+and with it the agreement of seconds; results: see docs/results.md, from
+`experiments/across.py`. `--config=configs/contrastive.py:debug` runs a few steps of a
+tiny network.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import avc
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The one-stage run; `arg` is '' or 'debug'."""
+    config = avc.get_config(arg).to_dict()
+    section = config.pop("avc")
+    del section["regularisation"]
+    section |= {
+        "dimensions": 8 if arg == "debug" else 64,
+        "temperature": 0.1,
+        "representation": 1.0,
+    }
+    about = {"name": "contrastive", "stages": ("contrastive",)}
+    return ConfigDict(config | about | {"contrastive": section})
