@@ -1,14 +1,14 @@
 """Cross-modal contrastive loss: a picture must be nearer to its own sound than others.
 
 Source: van den Oord et al., Representation learning with contrastive predictive coding,
-2018, eq. 4 (InfoNCE); across modalities, with the positive the same moment of the other:
-Morgado et al., Audio-visual instance discrimination with cross-modal agreement, 2021;
-the mean of both directions over one batch: Radford et al., Learning transferable visual
-models from natural language supervision (CLIP), 2021. From Morgado et al. it differs in
-its negatives, which are the rest of the batch and pass gradients, not a memory bank, and
-in being a softmax, not a binary loss with an estimated constant; from CLIP in a
-temperature that is set, not learnt; from all three in that other seconds of one video
-are no negatives, as they often show and sound the same.
+2018, eq. 4 (InfoNCE); across modalities, with the positive the same moment of the
+other, Morgado et al., Audio-visual instance discrimination with cross-modal agreement,
+2021; the mean of both directions over one batch, Radford et al., Learning transferable
+visual models from natural language supervision (CLIP), 2021. Differs from Morgado et
+al. in the negatives, which are the rest of the batch and pass gradients, not a memory
+bank, and in being a softmax, not a binary loss with an estimated constant; from CLIP in
+a temperature that is set, not learnt; from all in that other seconds of one video,
+which often show and sound the same, are no negatives.
 """
 
 from typing import NamedTuple
