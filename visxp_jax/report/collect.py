@@ -246,6 +246,7 @@ def figures(results: judge.Scores) -> list[Figure]:
     """The table, each figure beside its baselines."""
     chances = {
         "avc_accuracy": 0.5,
+        "common_accuracy": results.get("chance_common_accuracy"),
         "nmi": results.get("chance_nmi"),
         "kmeans_nmi": results.get("chance_nmi"),
         "ari": 0.0,
@@ -268,12 +269,25 @@ def figures(results: judge.Scores) -> list[Figure]:
             baselines={text: results.get(key) for text, key in baselines.items()},
             chance=chances.get(name),
         )
-        for name, (meaning, baselines) in (MEANINGS | of_levels(results)).items()
+        for name, (meaning, baselines) in (
+            MEANINGS | of_common(results) | of_levels(results)
+        ).items()
     ] + [
         Figure(
             "skipped_steps", results["skipped_steps"], "Not finite.", is_share=False
         ),
     ]
+
+
+def of_common(results: judge.Scores) -> dict[str, tuple[str, dict[str, str]]]:
+    """What is said of the common space, where there is one."""
+    if "common_accuracy" not in results:
+        return {}
+    meaning = (
+        "Share of pictures and sounds that are nearest to their own in the common "
+        f"space, among those of up to {judge.GROUP} clips."
+    )
+    return {"common_accuracy": (meaning, {})}
 
 
 def of_levels(results: judge.Scores) -> dict[str, tuple[str, dict[str, str]]]:
