@@ -7,10 +7,11 @@
         --variants avc contrastive --out=experiments/results/across.json
 
 Every second of held-out videos asks for the other modality among all of these seconds,
-by the scores that search goes by with that model. A hit is the same second ('second'),
-or a second of another video of the same kind, with those of the same video left out
-('kind'). Recall at k is the share of questions with a hit among the first k; the median
-is of the first hit's rank. Equal scores have the middle of their ranks.
+by the scores that search goes by with that model. A hit is a second of the same kind
+('kind'); the same with all seconds of its own video left out ('elsewhere'); or the same
+second ('second'). Recall at k is the share of questions with a hit among the first k;
+the median is of the first hit's rank. Equal scores have the middle of their ranks.
+Questions to which nothing would be a hit are left out.
 """
 
 import argparse
@@ -50,14 +51,17 @@ def first_hits(scores: np.ndarray, hits: np.ndarray, others: np.ndarray) -> np.n
 
 def judged(scores: np.ndarray, of: Features) -> dict[str, Figures]:
     """Figures of one way, by what a hit is; questions and answers in the same order."""
-    same_video = of.video_id[:, None] == of.video_id
-    same_kind = (of.label[:, None] == of.label) & (of.label >= 0)
+    elsewhere = of.video_id[:, None] != of.video_id
+    kind = (of.label[:, None] == of.label) & (of.label >= 0)
     second = np.eye(len(scores), dtype=bool)
     found = {}
     for name, ranks in (
-        ("kind", first_hits(scores, same_kind & ~same_video, ~same_kind & ~same_video)),
+        ("kind", first_hits(scores, kind, ~kind)),
+        ("elsewhere", first_hits(scores, kind & elsewhere, ~kind & elsewhere)),
         ("second", first_hits(scores, second, ~second)),
     ):
+        if not len(ranks):
+            continue
         recall = {f"recall_{k}": float(np.mean(ranks <= k)) for k in (1, 5, 10)}
         found[name] = recall | {"median": float(np.median(ranks))}
     return found
@@ -77,7 +81,7 @@ def measured(workdir: Path, data: Path, split: str) -> dict[str, dict[str, Figur
         length = np.linalg.norm(rows, axis=1, keepdims=True)
         scores = scores_across(trained, wanted)(rows / length, length, queries)
         figures[way] = judged(np.asarray(scores), of)
-    noise = np.random.default_rng(0).random((len(of.label),) * 2)
+    noise = np.random.default_rng(0).random((len(of.label), len(of.label)))
     return {**figures, "at random": judged(noise, of)}
 
 
@@ -90,7 +94,7 @@ def spread(runs: Sequence[dict[str, dict[str, Figures]]]) -> dict[str, object]:
                 each = [run[way][hit][name] for run in runs]
                 told[f"{way}, {hit}, {name}"] = {"mean": np.mean(each), "runs": each}
                 span = f"{np.mean(each):7.3f} ({min(each):.3f} - {max(each):.3f})"
-                print(f"  {way:16}  {hit:6}  {name:9}  {span}")
+                print(f"  {way:16}  {hit:9}  {name:9}  {span}")
     return told
 
 

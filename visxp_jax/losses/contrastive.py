@@ -94,5 +94,7 @@ def cross_modal_nce(
 
     to_sound = direction(cosine - own[:, None])
     to_picture = direction(cosine.T - own[:, None])
-    both = zip(to_sound, to_picture, strict=True)
-    return CrossModalNce(*(sum(each) / 2 for each in both))
+    return CrossModalNce(
+        loss=(to_sound[0] + to_picture[0]) / 2,
+        accuracy=(to_sound[1] + to_picture[1]) / 2,
+    )
