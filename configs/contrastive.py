@@ -4,9 +4,13 @@
 
 As `avc.py`, in as many steps. With the model, search across sight and sound goes by the
 cosine in that space. `--config.contrastive.representation=0` leaves correspondence out,
-and with it the agreement of seconds; results: see docs/results.md, from
-`experiments/across.py`. `--config=configs/contrastive.py:debug` runs a few steps of a
-tiny network.
+and with it the agreement of seconds.
+
+Two CPU cores, 2 minutes; 3 seeds, held-out videos: the first sound for a picture is of
+its kind in 0.937 (0.916 - 0.950) of cases, the first picture for a sound in 0.950 (0.933
+- 0.963), where `avc.py` has 0.860 and 0.884 (docs/results.md). Temperature and dimensions
+are the only ones tried.
+`--config=configs/contrastive.py:debug` runs a few steps of a tiny network.
 """
 
 from ml_collections import ConfigDict
