@@ -7,9 +7,9 @@ cosine in that space. `--config.contrastive.representation=0` leaves corresponde
 and with it the agreement of seconds.
 
 Two CPU cores, 2 minutes; 3 seeds, held-out videos: the first sound for a picture is of
-its kind in 0.937 (0.916 - 0.950) of cases, the first picture for a sound in 0.950 (0.933
-- 0.963), where `avc.py` has 0.860 and 0.884 (docs/results.md). Temperature and dimensions
-are the only ones tried.
+its kind in 0.937 (0.916 - 0.950) of cases, the first picture for a sound in 0.950
+(0.933 - 0.963), where `avc.py` has 0.860 and 0.884 (docs/results.md). No other
+temperature or number of dimensions was tried.
 `--config=configs/contrastive.py:debug` runs a few steps of a tiny network.
 """
 
