@@ -56,7 +56,7 @@ def table(rows: dict[str, list[dict]]) -> str:
     for figure in next(iter(rows.values()))[0]:
         cells = []
         for runs in rows.values():
-            values = [r[figure] for r in runs if r[figure] is not None]
+            values = [r[figure] for r in runs if r.get(figure) is not None]
             if not values:
                 cells.append("-")
                 continue

@@ -263,7 +263,7 @@ def test_whole_number_serves_as_a_float():
 
 def test_unknown_stage_is_refused_with_the_known_ones():
     with pytest.raises(
-        VisxpError, match="one of avc, selflabel, shhc, xdc, got 'vicreg'"
+        VisxpError, match="one of avc, contrastive, selflabel, shhc, xdc, got 'vicreg'"
     ):
         from_dict(values(stages=("avc", "vicreg")))
 

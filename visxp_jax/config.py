@@ -162,6 +162,27 @@ class AvcConfig:
 
 
 @dataclass(frozen=True)
+class ContrastiveConfig:
+    """Stage 'contrastive': a space that sight and sound have in common."""
+
+    steps: int
+    optim: OptimConfig
+    dimensions: int  # of the space
+    temperature: float
+    representation: float  # weight of the loss of 'avc' beside it; 0: no such head
+    shifts: int  # mismatched sounds per clip in that loss
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(self.steps >= 1, "steps", "at least 1", self.steps)
+        _require(self.dimensions >= 2, "dimensions", "at least 2", self.dimensions)
+        # Below, differences of cosines in float32 are noise.
+        _require(self.temperature >= 1e-3, "temperature", ">= 0.001", self.temperature)
+        _require(self.shifts >= 1, "shifts", "at least 1", self.shifts)
+        _not_negative(self, "representation")
+
+
+@dataclass(frozen=True)
 class ClusterConfig:
     """What the stages that learn from pseudo-labels have in common."""
 
@@ -334,13 +355,14 @@ class TrainConfig:
     model: ModelConfig
     run: RunConfig
     avc: AvcConfig | None = None
+    contrastive: ContrastiveConfig | None = None
     selflabel: SelflabelConfig | None = None
     shhc: ShhcConfig | None = None
     xdc: XdcConfig | None = None
 
     def __post_init__(self) -> None:
         """Check that every stage has its section."""
-        known = ("avc", "selflabel", "shhc", "xdc")
+        known = ("avc", "contrastive", "selflabel", "shhc", "xdc")
         _require(
             len(self.stages) > 0, "stages", f"at least one of {', '.join(known)}", ()
         )

@@ -12,8 +12,9 @@ from visxp_jax.data.dataset import SPLITS
 from visxp_jax.evals import judge, protocols, trees
 from visxp_jax.hierarchy import build, heights
 from visxp_jax.hierarchy.tree import sorted_by_height
-from visxp_jax.methods import make_method
+from visxp_jax.methods import all_heads, make_method
 from visxp_jax.methods.base import Clusters
+from visxp_jax.methods.contrastive import has_common_space
 from visxp_jax.session import Session
 from visxp_jax.train.step import TrainState
 from visxp_jax.types import Batch, Features
@@ -42,11 +43,13 @@ def held_out(session: Session, stage: str, state: TrainState) -> judge.Scores:
 def score(
     session: Session, stage: str, params: PyTree, features: Features
 ) -> judge.Scores:
-    """Accuracy of the correspondence, if it was taught, and the clusters, if any."""
+    """What was taught of the correspondence and the common space, and the clusters."""
     model, config = session.model, session.config
     numbers: judge.Scores = {}
     if trains_correspondence(config):
         numbers["avc_accuracy"] = judge.avc_accuracy(model, params, features)
+    if has_common_space(all_heads(config)):
+        numbers |= judge.common_space(model, params, features)
     clusters = make_method(config, stage, model).clusters
     if clusters is not None:
         numbers |= judge.clustering(clusters, params, features)
@@ -85,6 +88,8 @@ def final_figures(
     by_chance = judge.chance_clusters(labels, k)
     first = scores[config.stages[0]]
     figures: judge.Scores = {"avc_accuracy": first.get("avc_accuracy")}
+    common = ("common_accuracy", "chance_common_accuracy")
+    figures |= {name: scores[last][name] for name in common if name in scores[last]}
     for name in (
         "nmi",
         "ari",

@@ -12,6 +12,7 @@ from visxp_jax.evals.judge import (
     chance_clusters,
     cluster_probs,
     clustering,
+    common_space,
     kmeans_scores,
     match_probability,
     modality_agreement,
@@ -133,6 +134,22 @@ def test_match_probability_of_rows_and_of_one_against_all():
     expected = [1 - sure, sure, 1 - sure]
     np.testing.assert_allclose(match_probability(MODEL, 4.0, x[1], x), expected, 1e-5)
     np.testing.assert_allclose(match_probability(MODEL, 4.0, x, x[1]), expected, 1e-5)
+
+
+def test_common_accuracy_is_over_groups_of_clips_of_other_videos():
+    class Heads:
+        def head(self, params, name, vectors):
+            return vectors @ params[name]
+
+    params = {f"common_{name}": jnp.eye(100) for name in ("video", "audio")}
+    video = one_hot(range(100), 100)
+    audio = video.copy()
+    audio[:25] = audio[25:50]  # a quarter is as near to another's sound, or nearer
+    found = common_space(Heads(), params, clips(video, audio))
+    assert 0.6 < found["common_accuracy"] < 0.9
+    assert found["chance_common_accuracy"] == 1 / 50
+    one = clips(video, video)
+    assert common_space(Heads(), params, one)["common_accuracy"] == 1
 
 
 def test_modality_agreement_is_the_share_of_clips_that_both_put_alike():

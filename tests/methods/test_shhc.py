@@ -13,8 +13,8 @@ from visxp_jax.config import from_dict
 from visxp_jax.errors import VisxpError
 from visxp_jax.geometry import poincare
 from visxp_jax.hierarchy.decode import decode
+from visxp_jax.losses import directions
 from visxp_jax.methods.base import SHARED, Encoding
-from visxp_jax.methods.label_solver import directions
 from visxp_jax.methods.shhc import clips_of, heads, leaves_of
 from visxp_jax.models.audiovisual import Points
 from visxp_jax.models.bind import Linear

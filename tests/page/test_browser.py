@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import contrastive
 from tests.page.served import HOSTILE, Client, serving
 from tests.report.browser import Browser, needs_browser
-from tests.search.collection import colour
+from tests.search.collection import colour, make_collection
+from visxp_jax.config import from_dict
 from visxp_jax.page import __main__ as page
 from visxp_jax.page.offline import _vectors
 from visxp_jax.page.places import BUSY, Busy, taken
@@ -93,6 +95,36 @@ def test_from_a_picture_to_its_like_and_back(browser, client: Client, tmp_path):
     assert len(every) == 15
     assert first == list(dict.fromkeys(every))
     assert not browser.run("return window.hurt;")
+
+
+NOTE = 'document.getElementById("note").textContent'
+SCORE = 'document.querySelector(".score")'
+
+
+def test_what_is_said_of_scores_across_is_what_they_are(
+    browser, client: Client, tmp_path, tmp_path_factory
+):
+    like = f"#like={client.search(name='1.mov')['hits'][0]['path']}"
+    browser.open(f"{client.url}{like}&at=1&by=sound&find=sight")
+    found(browser, "Pictures that go with this sound")
+    assert "how probable it is, to the model" in browser.run(f"return {NOTE};")
+    # A model with a common space: its cosines are no probabilities.
+    config = from_dict(contrastive.get_config("debug"))
+    common = tmp_path_factory.mktemp("common")
+    make_collection(common, ["a.mp4", "b.mp4", "silent.mp4"], config)
+    with serving(common / "index", common / "run", tmp_path) as client:
+        about = client.ask("/api/about").json
+        assert (about["across"], len(about["ways"])) == ("cosine", 4)
+        browser.open(f"{client.url}#like={common / 'a.mp4'}&at=1&by=sound&find=sight")
+        found(browser, "Pictures that go with this sound")
+        note = browser.run(f"return {NOTE};")
+        assert "no probabilities" in note
+        assert "how probable" not in note
+        asked = dict(browser.run(f"return {ADDRESS};"))
+        best = client.search(**asked)["hits"][0]["score"]
+        assert browser.run(f"return {SCORE}.textContent;") == f"{best:.2f}"
+        title = browser.run(f"return {SCORE}.title;")
+        assert title == "How well the two go together, at most 1; not a probability"
 
 
 def test_a_result_plays_and_keys_go_on(browser, client: Client):

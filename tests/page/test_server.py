@@ -52,6 +52,7 @@ def test_what_is_alike_is_that_of_the_finder(client, made):
     across = client.search(like=path, at=1, by="sight", find="sound")["hits"]
     assert len(across) == 4  # the silent file is none
     assert all(0 <= hit["score"] <= 1 for hit in across)
+    assert client.ask("/api/about").json["across"] == "probability"
 
 
 def test_clips_to_begin_with_are_of_all_files_and_of_those_named(client, made):
@@ -350,6 +351,7 @@ def test_what_is_added_appears_and_old_numbers_are_refused(made, tmp_path):
         before = client.ask("/api/about").json
         assert (before["files"], before["model"]) == (2, False)
         assert before["ways"] == [["sight", "sight"], ["sound", "sound"]]
+        assert before["across"] is None
         stamp = before["index"]
         assert client.ask(f"/thumbnail/0?index={stamp}").status == 200
         more = [str(path) for path in features[2:]]

@@ -10,6 +10,7 @@ from tests.small import small_config
 from tests.test_weights import random_weights
 from tests.videos import write_video
 from visxp_jax import extract
+from visxp_jax.config import TrainConfig
 from visxp_jax.methods import all_heads
 from visxp_jax.search import __main__ as search
 from visxp_jax.weights import save_weights
@@ -20,14 +21,17 @@ def colour(number: int, second: int) -> tuple[int, int, int]:
     return 50 * number, 255 - 40 * number, 30 * second
 
 
-def make_collection(path: Path, names: Sequence[str]) -> None:
+def make_collection(
+    path: Path, names: Sequence[str], config: TrainConfig | None = None
+) -> None:
     """Fill a folder with `run`, `features`, `index`, and videos of three seconds.
 
     Args:
         path: The folder.
         names: Of the videos; the last one is without sound.
+        config: Of the model.
     """
-    config = small_config()
+    config = config or small_config()
     params, state = random_weights(config)
     state = jax.tree.map(lambda x: np.abs(x) + 0.5, state)
     (path / "run").mkdir()

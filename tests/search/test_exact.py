@@ -1,13 +1,16 @@
 """Exact search beside NumPy, over several blocks, with filters."""
 
 import importlib
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.search.features import vectors, write_features
+from visxp_jax.errors import VisxpError
 from visxp_jax.search.exact import Searcher, match_scores
+from visxp_jax.search.finder import ACROSS, Finder
 from visxp_jax.search.store import Store
 
 EXACT = importlib.import_module("visxp_jax.search.exact")
@@ -141,6 +144,73 @@ def test_across_modalities_the_head_for_correspondence_counts(wanted, searcher):
         assert [hit.row for hit in hits] == wanted_rows.tolist()
         best = 1 / (1 + np.exp(-match[wanted_rows]))
         np.testing.assert_allclose([hit.score for hit in hits], best, rtol=2e-3)
+
+
+class Projecting:
+    """Heads by name, each a matrix and what is added; 'avc' says the same of all."""
+
+    def fuse(self, params, video, audio):
+        del params
+        return jnp.concatenate([video, audio], axis=1)
+
+    def head(self, params, name, vectors):
+        if name == "avc":
+            return jnp.zeros((len(vectors), 2))
+        matrix, bias = params[name]
+        return vectors @ matrix + bias[None]
+
+
+def projections(row: int, store: Searcher) -> dict[str, tuple[np.ndarray, ...]]:
+    """Heads of which the sound of one clip goes where its picture does."""
+    rng = np.random.default_rng(3)
+    to = {name: rng.standard_normal((d, 4)) for name, d in (("video", 8), ("audio", 6))}
+    bias = {name: rng.standard_normal(4) for name in to}
+    picture, sound = (store.vector(row, name) for name in ("video", "audio"))
+    aim = 2 * (picture @ to["video"] + bias["video"])
+    missed = aim - sound @ to["audio"] - bias["audio"]
+    to["audio"] += np.outer(sound, missed) / (sound @ sound)
+    return {f"common_{m}": (np.float32(to[m]), np.float32(bias[m])) for m in to}
+
+
+@pytest.mark.parametrize(("by", "find"), [("sight", "sound"), ("sound", "sight")])
+def test_in_the_common_space_a_pair_finds_each_other_as_in_numpy(by, find, searcher):
+    planted = 30
+    params = projections(planted, searcher)
+    # With the head for correspondence, too, the space counts.
+    heads = {**params, "avc": None}
+    trained = SimpleNamespace(model=Projecting(), params=params, heads=heads)
+    finder = Finder(searcher, lambda what: trained)
+    hits = finder.find(finder.vectors(planted), by=by, find=find, k=60)
+    assert hits[0].row == planted
+    assert hits[0].score == pytest.approx(1, abs=1e-5)
+    assert ACROSS[finder.across].endswith("not a probability")
+    asked, wanted = ({"sight": "video", "sound": "audio"}[x] for x in (by, find))
+    rows = np.arange(len(searcher))
+    there = [row for row in rows if searcher.has(row, wanted)]
+    space = {}
+    for name in (asked, wanted):
+        matrix, bias = params[f"common_{name}"]
+        x = searcher.vectors(rows, name) @ matrix + bias
+        space[name] = x / np.linalg.norm(x, axis=1, keepdims=True)
+    scores = space[wanted] @ space[asked][planted]
+    expected = sorted(there, key=lambda row: -scores[row])
+    assert [hit.row for hit in hits] == expected
+    np.testing.assert_allclose([x.score for x in hits], scores[expected], atol=1e-5)
+    # What is found within a modality is as before.
+    assert finder.find(finder.vectors(planted), by=by, row=planted)[0].row != planted
+
+
+def test_a_model_that_has_learnt_nothing_across_is_refused_in_one_line(searcher):
+    one = {"common_video": None, "clusters": None}
+    trained = SimpleNamespace(model=Projecting(), params={}, heads=one)
+    finder = Finder(searcher, lambda what: trained)
+    with pytest.raises(VisxpError, match="'common_video' and 'common_audio' nor 'avc'"):
+        finder.find(finder.vectors(0), by="sight", find="sound")
+    assert finder.across is None
+    trained.heads = {**one, "avc": None}
+    hits = finder.find(finder.vectors(0), by="sight", find="sound")
+    assert {hit.score for hit in hits} == {0.5}
+    assert finder.across == "probability"
 
 
 def test_an_empty_index_finds_nothing(tmp_path):

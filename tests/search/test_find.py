@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import contrastive
 from tests.search.collection import make_collection
 from tests.videos import write_video
 from visxp_jax.audio.spectrogram import PRESETS
+from visxp_jax.config import from_dict
 from visxp_jax.errors import VisxpError
 from visxp_jax.feature_files import ClipRow, Writer
 from visxp_jax.media import printable
@@ -89,6 +91,29 @@ def test_sounds_for_a_picture_are_found_by_correspondence(made, capsys):
     assert hits
     assert all(0 <= hit["score"] <= 1 for hit in hits)
     assert not [hit for hit in hits if hit["path"].endswith("4.mp4")]
+    index, how = str(made / "index"), ("--find=sound", f"--workdir={made / 'run'}")
+    assert search.main(["find", index, like, *how, "-k", "1"]) == 0
+    told = capsys.readouterr()
+    assert (
+        told.err == "scores: probability that the two belong together, to the model\n"
+    )
+    assert search.main(["find", index, like]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_with_a_common_space_they_are_found_by_it(tmp_path, capsys):
+    config = from_dict(contrastive.get_config("debug"))
+    make_collection(tmp_path, ["a.mp4", "b.mp4", "silent.mp4"], config)
+    how = ("--at=1", "--by=sound", "--find=sight", f"--workdir={tmp_path / 'run'}")
+    capsys.readouterr()
+    command = ["find", str(tmp_path / "index"), "--like=a.mp4", *how, "--json"]
+    assert search.main(command) == 0
+    told = capsys.readouterr()
+    assert told.err.startswith("scores: cosine in the space that sight and sound have")
+    scores = [hit["score"] for hit in json.loads(told.out)]
+    assert len(scores) == 9
+    assert scores == sorted(scores, reverse=True)
+    assert all(-1.0001 <= score <= 1.0001 for score in scores)
 
 
 def test_the_answer_for_people_has_time_and_file(made, capsys):

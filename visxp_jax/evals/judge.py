@@ -10,12 +10,16 @@ import numpy as np
 
 from visxp_jax.evals import protocols
 from visxp_jax.evals.hierarchical import lca_error, taxonomy
+from visxp_jax.losses import cross_modal_nce
 from visxp_jax.methods import avc
 from visxp_jax.methods.base import Clusters
+from visxp_jax.methods.contrastive import HEADS
 from visxp_jax.models.bind import Model
 from visxp_jax.types import Batch, Features
 
 Scores = dict[str, float | None]
+# Clips among which the own must be nearest: a number, so that figures compare.
+GROUP = 64
 
 
 class Agreement(NamedTuple):
@@ -48,6 +52,39 @@ def avc_accuracy(model: Model, params: Any, features: Features) -> float | None:
         lambda p, v, a: avc.correspondence(model, p, v, a, rows, shifts=1)[1]
     )
     return float(judge(params, features.video[order], features.audio[order]))
+
+
+def common_space(model: Model, params: Any, features: Features) -> Scores:
+    """How often pictures and sounds are nearest to their own in the common space.
+
+    Clips are taken in a fixed random order, up to `GROUP` at a time; others of the same
+    video do not count.
+
+    Args:
+        model: With the heads of stage 'contrastive'.
+        params: Its parameters.
+        features: Of the clips.
+
+    Returns:
+        common_accuracy, and chance_common_accuracy, which is higher in smaller groups.
+    """
+    n = len(features.clip_id)
+    order = np.random.default_rng(0).permutation(n)
+    groups = np.array_split(order, -(-n // GROUP))
+
+    @jax.jit
+    def judge(params: Any, video: Any, audio: Any, video_id: Any) -> jax.Array:
+        seen = model.head(params, HEADS["video"], video)
+        heard = model.head(params, HEADS["audio"], audio)
+        weight = jnp.ones(len(video_id))
+        return cross_modal_nce(seen, heard, video_id, weight, temperature=1.0).accuracy
+
+    columns = (features.video, features.audio, features.video_id)
+    shares = [float(judge(params, *(x[rows] for x in columns))) for rows in groups]
+    return {
+        "common_accuracy": float(np.average(shares, weights=[*map(len, groups)])),
+        "chance_common_accuracy": len(groups) / n,
+    }
 
 
 def cluster_probs(clusters: Clusters, params: Any, features: Features) -> np.ndarray:

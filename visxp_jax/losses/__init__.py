@@ -6,8 +6,10 @@ from visxp_jax.losses.balance import (
     gaussian_cluster_mass,
 )
 from visxp_jax.losses.balanced_kmeans import balanced_kmeans
+from visxp_jax.losses.contrastive import CrossModalNce, cross_modal_nce
 from visxp_jax.losses.correspondence import ShiftedPairs, avc_bce, shifted_pairs
 from visxp_jax.losses.decorrelation import decorrelation
+from visxp_jax.losses.directions import directions
 from visxp_jax.losses.hyperbolic import kinship, leaf_logits, leaf_loss
 from visxp_jax.losses.kmeans import KMeans, kmeans, unit_length
 from visxp_jax.losses.selflabel import pseudo_label_cross_entropy
@@ -21,6 +23,7 @@ from visxp_jax.losses.sinkhorn import (
 )
 
 __all__ = [
+    "CrossModalNce",
     "Equipartition",
     "KMeans",
     "ShiftedPairs",
@@ -29,7 +32,9 @@ __all__ = [
     "assign_in_blocks",
     "avc_bce",
     "balanced_kmeans",
+    "cross_modal_nce",
     "decorrelation",
+    "directions",
     "disagreement",
     "equipartition",
     "equipartition_in_blocks",

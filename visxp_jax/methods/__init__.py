@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from visxp_jax.config import TrainConfig
-from visxp_jax.methods import avc, selflabel, shhc, xdc
+from visxp_jax.methods import avc, contrastive, selflabel, shhc, xdc
 from visxp_jax.methods.base import Method
 from visxp_jax.models.audiovisual import Head, Points
 from visxp_jax.models.bind import Model
@@ -22,6 +22,7 @@ class Maker(NamedTuple):
 
 METHODS: dict[str, Maker] = {
     "avc": Maker(avc.heads, avc.make),
+    "contrastive": Maker(contrastive.heads, contrastive.make),
     "selflabel": Maker(selflabel.heads, selflabel.make),
     "shhc": Maker(shhc.heads, shhc.make),
     "xdc": Maker(xdc.heads, xdc.make),

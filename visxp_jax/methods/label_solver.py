@@ -12,6 +12,7 @@ from visxp_jax.losses import (
     Equipartition,
     assign_in_blocks,
     balanced_kmeans,
+    directions,
     disagreement,
     equipartition,
     equipartition_in_blocks,
@@ -47,14 +48,6 @@ def mean_log_probs(weights: dict[str, Linear], rows: Vectors) -> jax.Array:
         for name, w in weights.items()
     ]
     return sum(each[1:], each[0]) / len(each)
-
-
-def directions(x: jax.Array) -> jax.Array:
-    """Rows scaled to length 1, float32 [b, d]; rows of 0 stay, and pass no gradient."""
-    x = x.astype(jnp.float32)
-    square = jnp.sum(x**2, axis=-1, keepdims=True)
-    some = square > 1e-20  # the root's derivative is infinite at 0
-    return jnp.where(some, x * jax.lax.rsqrt(jnp.where(some, square, 1.0)), 0.0)
 
 
 @partial(jax.jit, static_argnames="clusters")

@@ -28,7 +28,7 @@ from visxp_jax.hierarchy.embedding import (
     principal_points,
     sampled_loss,
 )
-from visxp_jax.losses import leaf_logits, leaf_loss
+from visxp_jax.losses import directions, leaf_logits, leaf_loss
 from visxp_jax.methods.base import (
     SHARED,
     Aux,
@@ -38,7 +38,7 @@ from visxp_jax.methods.base import (
     Relabelled,
     Vectors,
 )
-from visxp_jax.methods.label_solver import AUDIO, VIDEO, LabelSolver, directions
+from visxp_jax.methods.label_solver import AUDIO, VIDEO, LabelSolver
 from visxp_jax.methods.pseudo_labels import Labels, make_loss_method, make_relabel
 from visxp_jax.methods.selflabel import (
     PLANS,

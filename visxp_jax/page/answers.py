@@ -68,8 +68,14 @@ def clip_json(searcher: Searcher, hit: Hit) -> dict[str, Any]:
     }
 
 
-def about(now: Now, *, model: bool, across: bool) -> dict[str, Any]:
-    """What the page begins with."""
+def about(now: Now, *, model: bool, across: str | None) -> dict[str, Any]:
+    """What the page begins with.
+
+    Args:
+        now: The index.
+        model: Whether there is one.
+        across: What scores across are, of `finder.ACROSS`; None if there are none.
+    """
     searcher = now.searcher
     clips = np.bincount(searcher.collection)
     _, first = np.unique(browse.files(searcher), return_index=True)
@@ -91,6 +97,7 @@ def about(now: Now, *, model: bool, across: bool) -> dict[str, Any]:
         ],
         "model": model,
         "ways": ways,
+        "across": across,
     }
 
 

@@ -51,7 +51,7 @@ def write_page(index: Path, out: Path) -> None:
     media = Media()
     sounds, missing = _sounds(searcher, media)
     data = {
-        "about": about(now, model=False, across=False)
+        "about": about(now, model=False, across=None)
         | {"ways": [["sight", "sight"], ["sound", "sound"], ["both", "both"]]},
         "clips": clips,
         "thumbnails": [_text(searcher.thumbnail(row)) for row in rows],

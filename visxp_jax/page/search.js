@@ -67,8 +67,9 @@
     return button;
   };
   const scoreOf = (clip, across) => {
-    const score = make("span", "score", across ? `${Math.round(100 * clip.score)} %` : clip.score.toFixed(2));
-    score.title = across ? "How probable it is that the two belong together" : "How alike the two are; 1 is the same";
+    const probable = across && about.across === "probability";
+    const score = make("span", "score", probable ? `${Math.round(100 * clip.score)} %` : clip.score.toFixed(2));
+    score.title = probable ? "How probable it is that the two belong together" : across ? "How well the two go together, at most 1; not a probability" : "How alike the two are; 1 is the same";
     const bar = make("i");
     bar.style.width = `${100 * Math.max(0, Math.min(1, clip.score))}%`;
     score.append(bar);
@@ -212,7 +213,9 @@
       const best = now.has("every") ? "The best seconds" : "The best second of each file";
       const kind = chosen[0] === chosen[1]
         ? "the most alike first. 1.00 would be the same. The numbers only set the order: what is not alike may have 0.9, too."
-        : "with how probable it is, to the model, that the two belong together.";
+        : about.across === "probability"
+          ? "with how probable it is, to the model, that the two belong together."
+          : "what goes best with it first. The numbers only set the order: they are at most 1.00, and no probabilities.";
       return [WAYS[chosen.join(" ")][1], [`${best}, ${kind}`]];
     }
     if (now.has("file")) {

@@ -31,6 +31,7 @@ from visxp_jax.page.markup import SERVED, served_page, strict
 from visxp_jax.page.places import BUSY, WAIT_S, Busy, taken
 from visxp_jax.page.tree import hierarchy_page
 from visxp_jax.report.markup import OFFLINE
+from visxp_jax.search.finder import across_by
 from visxp_jax.search.isolated import ExampleTask, example_of, isolated
 from visxp_jax.weights import Trained
 
@@ -237,7 +238,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _about(self, now: Now) -> dict[str, Any]:
         trained = now.trained
-        across = trained is not None and "avc" in trained.heads
+        across = across_by(trained.heads) if trained else None
         found = answers.about(now, model=trained is not None, across=across)
         return found | {"limit": MAX_UPLOAD_BYTES}
 

@@ -4,6 +4,7 @@ import json
 import math
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from sklearn.preprocessing import normalize
 
@@ -11,7 +12,8 @@ from visxp_jax.atomic import write_whole
 from visxp_jax.evals import judge
 from visxp_jax.evals.trees import thinned
 from visxp_jax.figures import trains_correspondence
-from visxp_jax.methods import make_method
+from visxp_jax.methods import all_heads, make_method
+from visxp_jax.methods.contrastive import HEADS, has_common_space, in_common_space
 from visxp_jax.report.clips import CLIPS_PER_CLUSTER, TestClips
 from visxp_jax.report.content import (
     Curve,
@@ -189,12 +191,19 @@ def pick_queries(
 ) -> dict[int, dict[str, tuple[np.ndarray, np.ndarray]]]:
     """For a few clips of different videos: nearest clips of other videos.
 
-    Within a modality by cosine; across modalities by the probability that the pair
-    belongs together, if that is what the network was trained to say.
+    Within a modality by cosine; across modalities by the cosine in the space that they
+    have in common, or else by the probability that the pair belongs together, if the
+    network was trained to say either.
     """
     _, first = np.unique(features.video_id, return_index=True)
     spread = np.linspace(0, len(first) - 1, min(QUERIES, len(first))).astype(int)
     video, audio = normalize(features.video), normalize(features.audio)
+    common = {}
+    if has_common_space(all_heads(session.config)):
+        for name in HEADS:
+            vectors = jnp.asarray(getattr(features, name))
+            unit = in_common_space(session.model, params, name, vectors)
+            common[name] = np.asarray(unit)
     found = {}
     for row in first[spread]:
         others = features.video_id != features.video_id[row]
@@ -202,7 +211,10 @@ def pick_queries(
             "picture -> pictures": video @ video[row],
             "sound -> sounds": audio @ audio[row],
         }
-        if trains_correspondence(session.config):
+        if common:
+            scores["picture -> sounds"] = common["audio"] @ common["video"][row]
+            scores["sound -> pictures"] = common["video"] @ common["audio"][row]
+        elif trains_correspondence(session.config):
             scores["picture -> sounds"] = judge.match_probability(
                 session.model, params, features.video[row], features.audio
             )
@@ -234,6 +246,7 @@ def figures(results: judge.Scores) -> list[Figure]:
     """The table, each figure beside its baselines."""
     chances = {
         "avc_accuracy": 0.5,
+        "common_accuracy": results.get("chance_common_accuracy"),
         "nmi": results.get("chance_nmi"),
         "kmeans_nmi": results.get("chance_nmi"),
         "ari": 0.0,
@@ -256,12 +269,25 @@ def figures(results: judge.Scores) -> list[Figure]:
             baselines={text: results.get(key) for text, key in baselines.items()},
             chance=chances.get(name),
         )
-        for name, (meaning, baselines) in (MEANINGS | of_levels(results)).items()
+        for name, (meaning, baselines) in (
+            MEANINGS | of_common(results) | of_levels(results)
+        ).items()
     ] + [
         Figure(
             "skipped_steps", results["skipped_steps"], "Not finite.", is_share=False
         ),
     ]
+
+
+def of_common(results: judge.Scores) -> dict[str, tuple[str, dict[str, str]]]:
+    """What is said of the common space, where there is one."""
+    if "common_accuracy" not in results:
+        return {}
+    meaning = (
+        "Share of pictures and sounds that are nearest to their own in the common "
+        f"space, among those of up to {judge.GROUP} clips."
+    )
+    return {"common_accuracy": (meaning, {})}
 
 
 def of_levels(results: judge.Scores) -> dict[str, tuple[str, dict[str, str]]]:

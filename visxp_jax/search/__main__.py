@@ -11,8 +11,9 @@ FEATURES are from `visxp extract`, folders or files; those that are in the index
 have not changed are left out. What was removed, from one --collection or from all, also
 those to come, stays out, even if its features are made anew, until it is let in by
 `visxp search add --again`. What is not in the index itself needs --workdir, the model
-that made it. Sounds for a picture, and pictures for a sound, are found by the
-probability that the two belong together, which training by correspondence gives.
+that made it. Sounds for a picture, and pictures for a sound, are found by the cosine in
+the space that they have in common, which the stage `contrastive` learns, or else by the
+probability that the two belong together, which `avc` learns; which of them is said.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def find(args: argparse.Namespace) -> list[Hit]:
     # Late, for the worker process, which imports this module and reads files only.
     from visxp_jax.search.approximate import Approximate
     from visxp_jax.search.exact import Searcher
-    from visxp_jax.search.finder import Finder, trained_for
+    from visxp_jax.search.finder import ACROSS, Finder, trained_for
     from visxp_jax.search.query import vectors_of
 
     store = Store.existing(args.index)
@@ -76,7 +77,7 @@ def find(args: argparse.Namespace) -> list[Hit]:
         else:
             trained = model("what is not in the index")
             vectors = vectors_of(trained, args.like, args.at)
-        return finder.find(
+        hits = finder.find(
             vectors,
             by=args.by,
             find=args.find,
@@ -86,6 +87,9 @@ def find(args: argparse.Namespace) -> list[Hit]:
         )
     except VisxpError as error:
         raise VisxpError(f"{printable(args.like)}: {error}") from error
+    if finder.across:
+        print(f"scores: {ACROSS[finder.across]}", file=sys.stderr)
+    return hits
 
 
 def _names(

@@ -15,7 +15,7 @@ NUMBERS = ("start_s", "end_s", "shot_start_s", "shot_end_s", "agreement")
 class Hit(NamedTuple):
     """A clip that was found."""
 
-    score: float  # cosine, or the probability that picture and sound belong together
+    score: float  # cosine; across sight and sound perhaps a probability, see finder.py
     row: int  # of the searcher
     path: str
     start_s: float

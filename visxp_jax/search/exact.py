@@ -11,6 +11,7 @@ import numpy as np
 
 from visxp_jax.feature_files import MODALITIES
 from visxp_jax.methods.avc import match_probability
+from visxp_jax.methods.contrastive import in_common_space
 from visxp_jax.models.bind import Model
 from visxp_jax.search.catalogue import Catalogue, Hit
 from visxp_jax.search.store import Rows, Store
@@ -54,6 +55,31 @@ def match_scores(
             return match_probability(model, params, *pair)
 
         return jax.lax.map(of_query, queries)
+
+    return scores
+
+
+def common_scores(
+    model: Model, params: Any, modality: str
+) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+    """Scores across modalities: how near a query is in the space they have in common.
+
+    Args:
+        model: With the heads of stage 'contrastive'.
+        params: Its parameters.
+        modality: Of what is found; the query is of the other.
+
+    Returns:
+        The function of unit rows [n, d], their lengths [n, 1] and queries [q, d] to
+        cosines [q, n].
+    """
+    other = {"video": "audio", "audio": "video"}[modality]
+
+    @jax.jit
+    def scores(rows: jax.Array, lengths: jax.Array, queries: jax.Array) -> jax.Array:
+        found = in_common_space(model, params, modality, rows * lengths)
+        asked = in_common_space(model, params, other, queries)
+        return jnp.matmul(asked, found.T, precision=jax.lax.Precision.HIGHEST)
 
     return scores
 
@@ -161,7 +187,8 @@ class Searcher(Catalogue):
             modality: 'video' or 'audio', of what is found.
             k: Number of clips, fewer if there are not so many.
             allowed: bool [n], which may be found; None for all.
-            scores: `cosines` within a modality, `match_scores` across.
+            scores: `cosines` within a modality, `common_scores` or `match_scores`
+                across.
 
         Returns:
             For each query hits from the best on. Clips without that modality are none.

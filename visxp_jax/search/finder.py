@@ -7,9 +7,10 @@ import jax
 import numpy as np
 
 from visxp_jax.errors import VisxpError
+from visxp_jax.methods.contrastive import has_common_space
 from visxp_jax.search.approximate import Approximate
 from visxp_jax.search.catalogue import SENSES, Hit
-from visxp_jax.search.exact import Searcher, cosines, match_scores
+from visxp_jax.search.exact import Searcher, common_scores, cosines, match_scores
 from visxp_jax.search.store import Store
 from visxp_jax.weights import Trained, load_weights
 
@@ -31,8 +32,48 @@ def trained_for(store: Store, workdir: Path | None, what: str) -> Trained:
     return trained
 
 
+# What a score across sight and sound may be, for people.
+ACROSS = {
+    "cosine": "cosine in the space that sight and sound have in common, not a "
+    "probability",
+    "probability": "probability that the two belong together, to the model",
+}
+
+
+def across_by(heads: Collection[str]) -> str | None:
+    """How a model with these heads scores across sight and sound, of `ACROSS`.
+
+    In the common space where there is one, else pair by pair; None if it cannot.
+    """
+    if has_common_space(heads):
+        return "cosine"
+    return "probability" if "avc" in heads else None
+
+
+def scores_across(trained: Trained, wanted: str) -> Callable[..., jax.Array]:
+    """The scores of what is found of one modality by the other, to be kept.
+
+    Raises:
+        VisxpError: the model has not learnt any.
+    """
+    by = across_by(trained.heads)
+    if by is None:
+        raise VisxpError(
+            "the model must be trained by contrast or by correspondence to search "
+            "across sight and sound, but has neither the heads 'common_video' and "
+            "'common_audio' nor 'avc'."
+        )
+    make = {"cosine": common_scores, "probability": match_scores}[by]
+    return make(trained.model, trained.params, wanted)
+
+
 class Finder:
-    """Finds clips by the vectors of one."""
+    """Finds clips by the vectors of one.
+
+    Attributes:
+        searcher: All clips.
+        across: What scores across are, of `ACROSS`; None before they were asked for.
+    """
 
     def __init__(
         self, searcher: Searcher | Approximate, model: Callable[[str], Trained]
@@ -45,6 +86,7 @@ class Finder:
                 once it is needed, for search across.
         """
         self.searcher = searcher
+        self.across: str | None = None
         self._model = model
         self._across: dict[str, Callable[..., jax.Array]] = {}
 
@@ -100,12 +142,8 @@ class Finder:
         """For what is found; kept, so that it is compiled once."""
         if wanted not in self._across:
             trained = self._model("search across")
-            if "avc" not in trained.heads:
-                raise VisxpError(
-                    "the model must be trained by correspondence to search across "
-                    "sight and sound, but has no head 'avc'."
-                )
-            self._across[wanted] = match_scores(trained.model, trained.params, wanted)
+            self._across[wanted] = scores_across(trained, wanted)
+            self.across = across_by(trained.heads)
         return self._across[wanted]
 
 
