@@ -1,5 +1,6 @@
 """Every file in configs/ describes a network that embeds a batch of its data."""
 
+from dataclasses import replace
 from pathlib import Path
 from runpy import run_path
 
@@ -8,6 +9,7 @@ import pytest
 
 from visxp_jax.audio.spectrogram import PRESETS
 from visxp_jax.config import from_dict
+from visxp_jax.methods import METHODS
 from visxp_jax.weights import make_model
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("[a-z]*.py"))
@@ -40,3 +42,13 @@ def test_config_describes_a_network_that_embeds_a_batch(file, arg):
 def test_config_refuses_an_unknown_argument(file):
     with pytest.raises(ValueError, match="'debgu'"):
         run_path(str(file))["get_config"]("debgu")
+
+
+@pytest.mark.parametrize("name", ["selflabel", "xdc", "shhc", "contrastive"])
+def test_only_what_is_taught_has_a_head(name):
+    (file,) = (file for file in FILES if file.stem == name)
+    config = from_dict(run_path(str(file))["get_config"]("debug"))
+    stage = config.stages[-1]
+    for weight in (0.0, 0.5):
+        section = replace(config.stage(stage), representation=weight)
+        assert ("avc" in METHODS[stage].heads(section)) == (weight > 0)

@@ -20,6 +20,14 @@ def heads(config: AvcConfig) -> dict[str, Head]:
     return {"avc": Head(2)}
 
 
+def heads_beside(weight: float) -> dict[str, Head]:
+    """The head for another method that learns correspondence with this weight.
+
+    None where it is 0: a head that nothing has taught would tell of agreement, too.
+    """
+    return {"avc": Head(2)} if weight else {}
+
+
 def match_probability(
     model: Model, params: Any, video: jax.Array, audio: jax.Array
 ) -> jax.Array:

@@ -24,7 +24,7 @@ HEADS = {"video": "common_video", "audio": "common_audio"}
 def heads(config: ContrastiveConfig) -> dict[str, Head]:
     """One for each modality, and that of the correspondence where it is learnt, too."""
     common = {name: Head(config.dimensions, on) for on, name in HEADS.items()}
-    return {"avc": Head(2), **common} if config.representation else common
+    return avc.heads_beside(config.representation) | common
 
 
 def has_common_space(heads: Collection[str]) -> bool:

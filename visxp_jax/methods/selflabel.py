@@ -17,6 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from visxp_jax.config import ClusterConfig, SelflabelConfig
 from visxp_jax.errors import VisxpError
 from visxp_jax.losses import Equipartition
+from visxp_jax.methods import avc
 from visxp_jax.methods.base import Clusters, Encoding, Method, Relabelled, Vectors
 from visxp_jax.methods.label_solver import (
     AUDIO,
@@ -53,11 +54,11 @@ PLANS = {
 
 
 def heads(config: SelflabelConfig) -> dict[str, Head]:
-    """All clustering heads of a vector as one matrix, and the head of stage 1."""
+    """All clustering heads of a vector as one matrix, and that of stage 1 if kept."""
     outputs = config.heads * config.clusters
     plan = PLANS[config.labels_from]
     matrices = {name: Head(outputs, on) for name, (on, _) in plan.heads.items()}
-    return {"avc": Head(2), **matrices}
+    return avc.heads_beside(config.representation) | matrices
 
 
 def make(config: SelflabelConfig, model: Model, batch_size: int) -> Method:

@@ -29,6 +29,7 @@ from visxp_jax.hierarchy.embedding import (
     sampled_loss,
 )
 from visxp_jax.losses import directions, leaf_logits, leaf_loss
+from visxp_jax.methods import avc
 from visxp_jax.methods.base import (
     SHARED,
     Aux,
@@ -68,10 +69,10 @@ def points_of(of_set: int) -> str:
 
 
 def heads(config: ShhcConfig) -> dict[str, Head | Points]:
-    """Projections to the ball, the leaves of each hierarchy, the head of stage 1."""
+    """Projections to the ball, leaves of each hierarchy, head of stage 1 if kept."""
     plan = plan_of(config)
     return {
-        "avc": Head(2),
+        **avc.heads_beside(config.representation),
         **{name: Head(config.dimensions, on) for name, (on, _) in plan.heads.items()},
         **{
             points_of(i): Points(config.clusters, config.dimensions)

@@ -16,6 +16,7 @@ import numpy as np
 from visxp_jax.config import XdcConfig
 from visxp_jax.errors import VisxpError
 from visxp_jax.losses import KMeans, kmeans, unit_length
+from visxp_jax.methods import avc
 from visxp_jax.methods.base import Clusters, Encoding, Method, Relabelled, Vectors
 from visxp_jax.methods.pseudo_labels import Labels, make_loss_method, make_relabel
 from visxp_jax.models.audiovisual import Head
@@ -28,11 +29,9 @@ HEADS = {"xdc_video": ("video", 1), "xdc_audio": ("audio", 0)}
 
 
 def heads(config: XdcConfig) -> dict[str, Head]:
-    """One head for each modality, and that of stage 1."""
-    return {
-        "avc": Head(2),
-        **{name: Head(config.clusters, on) for name, (on, _) in HEADS.items()},
-    }
+    """One head for each modality, and that of stage 1 where it is kept."""
+    clusters = {name: Head(config.clusters, on) for name, (on, _) in HEADS.items()}
+    return avc.heads_beside(config.representation) | clusters
 
 
 def make(config: XdcConfig, model: Model, batch_size: int) -> Method:
