@@ -170,8 +170,8 @@ def segments(
 
 def features(
     folders: list[Path], keyframes: int, torch_python: str, rounds: int
-) -> tuple[dict[str, Rate], float, str]:
-    """Keyframes per second, and the largest difference of a feature."""
+) -> tuple[dict[str, Rate], dict[str, dict[str, float]], str]:
+    """Keyframes per second, and by folder their number and how far features differ."""
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         torch = TorchProcess(
@@ -197,16 +197,20 @@ def features(
             reference=TORCH,
             rounds=rounds,
         )
-        worst = 0.0
+        files: dict[str, dict[str, float]] = {}
         for path, rows in zip(folders, ours(), strict=True):
             out = scratch / "rows.npy"
             torch.run(
                 folder=os.fspath(path.absolute()), batch=TORCH_BATCH, out=str(out)
             )
-            worst = max(worst, float(np.abs(np.load(out) - rows[:, 3:]).max()))
+            difference = float(np.abs(np.load(out) - rows[:, 3:]).max())
+            files[path.name] = {
+                "keyframes": len(rows),
+                "largest_difference": difference,
+            }
         torch.close()
     title = f"features, {keyframes} keyframes"
-    return rates, worst, table(title, "keyframes/s", rates, TORCH)
+    return rates, files, table(title, "keyframes/s", rates, TORCH)
 
 
 def main() -> None:
@@ -220,27 +224,42 @@ def main() -> None:
         videos = sorted(path for path in args.videos.iterdir() if path.is_file())
         videos, seconds, keyframes = usable(videos, Path(name))
         other = differences(videos, Path(name))
-        rates, text = segments(videos, seconds, args.rounds)
+        segmented, text = segments(videos, seconds, args.rounds)
         print(text)
-        for job, rate in rates.items():
-            print(f"  {job}: {rate.per_s * keyframes / seconds:.1f} segments/s")
+        per_s = {
+            job: rate.per_s * keyframes / seconds for job, rate in segmented.items()
+        }
+        for job, rate in per_s.items():
+            print(f"  {job}: {rate:.1f} segments/s")
         print("  other keyframes:", "; ".join(other) or "none")
         figures = {
             "videos": len(videos),
             "seconds": seconds,
             "keyframes": keyframes,
-            "times_real_time": as_json(rates),
+            "times_real_time": as_json(segmented),
+            "segments_per_s": per_s,
             "other_keyframes": other,
         }
         if args.torch_python:
             folders = [Path(name) / video.stem for video in videos]
-            rates, worst, text = features(
+            rates, files, text = features(
                 folders, keyframes, args.torch_python, args.rounds
             )
             print(text)
+            worst = max(file["largest_difference"] for file in files.values())
             print(f"  largest difference of a feature: {worst:.1e}")
+            both = {
+                kind: seconds / segment.per_s + keyframes / encode.per_s
+                for kind, segment, encode in (
+                    ("theirs", segmented[PEER], rates[TORCH]),
+                    ("ours", segmented[OURS], rates[FEATURES]),
+                )
+            }
+            print(f"  both steps: {both['theirs']:.2f} s and {both['ours']:.2f} s")
             figures["keyframes_per_s"] = as_json(rates)
             figures["largest_difference"] = worst
+            figures["seconds_of_both_steps"] = both
+            figures["files"] = files
     finish(args.out, "segment", figures)
 
 
