@@ -52,7 +52,6 @@ TIMEOUT_S = 20  # of a reader that hangs
 LONGEST = 400  # characters in a cell
 ONE_LINE = (
     "visxp search find",
-    "visxp search add",
     "visxp page, upload",
     "visxp segment",
     "visxp import",

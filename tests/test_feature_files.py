@@ -120,3 +120,13 @@ def test_a_damaged_path_is_refused(name, why, tmp_path):
     pq.write_table(table.set_column(0, "path", names), path)
     with pytest.raises(VisxpError, match=f"must be a .parquet file from .*{why}"):
         read(path)
+
+
+def test_what_a_library_says_of_damage_is_printable(tmp_path, monkeypatch):
+    def broken(path):
+        raise OSError("don't know what type: \x0e\x1b[2J")
+
+    monkeypatch.setattr("visxp_jax.feature_files.pq.read_metadata", broken)
+    with pytest.raises(VisxpError) as found:
+        about_of(tmp_path / "a.parquet")
+    assert str(found.value).isprintable()

@@ -239,4 +239,5 @@ def files_of(paths: Sequence[Path]) -> Iterator[Path]:
 
 def _none(path: Path, error: Exception) -> VisxpError:
     why = " ".join(str(error).split())
+    why = why if why.isprintable() else repr(why)[1:-1]  # it may quote the file
     return VisxpError(f"{path} must be a .parquet file from `visxp extract`: {why}.")
