@@ -70,7 +70,9 @@ def load_detector(
                 return 0.0
             sums = cv2.sumElems(cv2.absdiff(hsv, before))[:3]
             pixels = hsv.shape[0] * hsv.shape[1]
-            return sum(part / pixels for part in sums) / 3
+            hue, saturation, value = (part / pixels for part in sums)
+            # Not sum(), which rounds otherwise from Python 3.12 on.
+            return (hue + saturation + value) / 3
 
     # A rate is looked at anew for every time, unless it is that of another.
     start = FrameTimecode(0, fps=rate)
