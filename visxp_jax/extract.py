@@ -3,10 +3,10 @@
     visxp extract --workdir=runs/mine --out=features VIDEOS ...
 
 VIDEOS are files, or folders to search. OUT gets a row for each second of each: where it
-is, its flags, its audio and its video vector, a thumbnail, and, if the first stage of
-training was by correspondence, the probability that its sound belongs to its picture;
-beside it `_NAME.json`, which says what made it. The same command goes on after it was
-stopped, and does again only what has changed. Several hosts share the work by --shard.
+is, its flags, its audio and its video vector, a thumbnail, and, if correspondence was
+learnt, the probability that its sound belongs to its picture; beside it `_NAME.json`,
+which says what made it. The same command goes on after it was stopped, and does again
+only what has changed. Several hosts share the work by --shard.
 
 Files are read as for training, by `data_prep`: in worker processes with limits, so that
 one that crashes, hangs or eats memory is left out alone.

@@ -3,8 +3,8 @@
     visxp segment VIDEOS --out=FOLDERS
     visxp folders FOLDERS/* --checkpoint=... --config=... --out=features
 
-VIDEOS are files, or folders to search; all files in them are tried. For each video
-writes FOLDERS/NAME, NAME being the file's without its ending:
+VIDEOS are files, or folders to search, where texts and pictures beside videos are left
+out. For each video writes FOLDERS/NAME, NAME being the file's without its ending:
 
     keyframes/{ms}.jpg                              in full size, quality 100
     spectrograms/{ms}_{rate}.npz                    [ms - 500, ms + 500), (1, 257, 99)
