@@ -23,6 +23,7 @@ import numpy as np
 
 from experiments.bench.measure import arguments, finish, interleaved
 from visxp_jax.feature_files import ClipRow, Writer, files_of
+from visxp_jax.search.adding import add
 from visxp_jax.search.approximate import Approximate, build
 from visxp_jax.search.exact import Searcher
 from visxp_jax.search.store import Store
@@ -157,7 +158,7 @@ def main() -> None:
         (scratch / "features").mkdir()
         write_features(scratch / "features", x)
         begun = time.perf_counter()
-        Store(scratch / "index").add(list(files_of([scratch / "features"])))
+        add(Store(scratch / "index"), list(files_of([scratch / "features"])))
         figures["add_seconds"] = time.perf_counter() - begun
         figures["index_bytes"] = size = bytes_of(scratch / "index")
         print(

@@ -11,7 +11,9 @@ from tests.search.features import vectors, write_features
 from visxp_jax.errors import VisxpError
 from visxp_jax.progress import progress_bar
 from visxp_jax.search import __main__ as search
+from visxp_jax.search.adding import add
 from visxp_jax.search.approximate import Approximate, build
+from visxp_jax.search.compacting import compact
 from visxp_jax.search.exact import Searcher, match_scores
 from visxp_jax.search.store import GRAPH_LOCK, Store
 from visxp_jax.train.lock import locked
@@ -30,7 +32,7 @@ def store(tmp_path, monkeypatch) -> Store:
         files = {f"{collection}{j}.mp4": SECONDS for j in range(3)}
         silent = (f"{collection}0.mp4",)
         path = write_features(tmp_path / f"{i}.parquet", files, silent=silent)
-        store.add([path], collection)
+        add(store, [path], collection)
     assert build(store) == 2
     assert build(store) == 0
     return store
@@ -63,13 +65,13 @@ def test_most_of_the_best_are_found(modality, store):
 
 def test_what_was_taken_out_or_added_since_counts(store, tmp_path):
     store.delete(["news1.mp4", "sport2.mp4"])
-    store.add([write_features(tmp_path / "c.parquet", {"new.mp4": 30})], "news")
+    add(store, [write_features(tmp_path / "c.parquet", {"new.mp4": 30})], "news")
     assert recall(store, "video") > 0.95
     one = vectors("new.mp4", 30, "video")[7]
     (hits,) = Approximate(store).search(one, "video", k=5)
     assert (hits[0].path, hits[0].start_s) == ("new.mp4", 7.0)
     assert not {"news1.mp4", "sport2.mp4"} & {hit.path for hit in hits}
-    store.compact()
+    compact(store)
     with pytest.raises(VisxpError, match="run `visxp search graph"):
         Approximate(store)
     assert build(store) == 2
@@ -77,11 +79,11 @@ def test_what_was_taken_out_or_added_since_counts(store, tmp_path):
 
 
 def test_compacting_leaves_large_segments_their_graphs(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("visxp_jax.search.store.CLIPS_PER_SEGMENT", 400)
-    store.add([write_features(tmp_path / "c.parquet", {"new.mp4": 400})], "news")
+    monkeypatch.setattr("visxp_jax.search.segments.CLIPS_PER_SEGMENT", 400)
+    add(store, [write_features(tmp_path / "c.parquet", {"new.mp4": 400})], "news")
     assert build(store) == 1
     store.delete(["news1.mp4"])  # what is left of its segment could take in more
-    store.add([write_features(tmp_path / "c.parquet", {"last.mp4": 30})], "sport")
+    add(store, [write_features(tmp_path / "c.parquet", {"last.mp4": 30})], "sport")
     left = sorted((store.path / "segments").glob("*/*.usearch"))
     assert len(left) == 6
     reader, opened = Approximate(store), MODULE._opened
@@ -90,7 +92,7 @@ def test_compacting_leaves_large_segments_their_graphs(store, tmp_path, monkeypa
 
     def compacted_meanwhile(*args):
         monkeypatch.setattr(MODULE, "_opened", opened)
-        assert Store(store.path).compact() == 1  # the first had one
+        assert compact(Store(store.path)) == 1  # the first had one
         return opened(*args)
 
     monkeypatch.setattr(MODULE, "_opened", compacted_meanwhile)
@@ -106,7 +108,7 @@ def test_compacting_leaves_large_segments_their_graphs(store, tmp_path, monkeypa
 
 def test_graphs_are_not_made_while_segments_are_replaced(store):
     with locked(store.path, name=GRAPH_LOCK):
-        for work in (build, Store.compact):
+        for work in (build, compact):
             with pytest.raises(VisxpError, match="another run"):
                 work(store)
     store.delete(["news1.mp4"])
@@ -155,7 +157,7 @@ def test_a_segment_without_any_sound_gives_none(tmp_path, monkeypatch):
     monkeypatch.setattr(MODULE, "FEW", 8)
     store = Store(tmp_path / "index")
     silent = write_features(tmp_path / "a.parquet", {"a": 50}, silent=("a",))
-    store.add([silent])
+    add(store, [silent])
     build(store)
     assert Approximate(store).search(np.ones(6), "audio") == [[]]
 

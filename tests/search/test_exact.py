@@ -9,6 +9,7 @@ import pytest
 
 from tests.search.features import vectors, write_features
 from visxp_jax.errors import VisxpError
+from visxp_jax.search.adding import add
 from visxp_jax.search.exact import Searcher, match_scores
 from visxp_jax.search.finder import ACROSS, Finder
 from visxp_jax.search.store import Store
@@ -28,7 +29,7 @@ def searcher(tmp_path, monkeypatch) -> Searcher:
     for i, part in enumerate((names[:3], names[3:6], names[6:])):
         files = {name: FILES[name] for name in part}
         path = write_features(tmp_path / f"{i}.parquet", files, silent=SILENT)
-        store.add([path], ["news", "sport", "news"][i])
+        add(store, [path], ["news", "sport", "news"][i])
     return Searcher(store)
 
 
@@ -73,7 +74,7 @@ def test_what_has_not_changed_is_not_loaded_again(searcher, tmp_path):
         return sum(id(block) in old for block in now._blocks["video"])
 
     features = write_features(tmp_path / "more.parquet", {"more.mp4": 30})
-    store.add([features], "news")
+    add(store, [features], "news")
     added = Searcher(store, searcher)
     assert kept(added, searcher) == 3  # 52 clips were three blocks and a part of one
     store.delete(["more.mp4"])
@@ -84,7 +85,7 @@ def test_what_has_not_changed_is_not_loaded_again(searcher, tmp_path):
     store.path.rename(tmp_path / "old")
     store = Store(tmp_path / "index")
     features = write_features(tmp_path / "x.parquet", {"x.mp4": 40})
-    store.add([features], "news")
+    add(store, [features], "news")
     assert kept(Searcher(store, added), added) == 0
 
 
@@ -221,7 +222,7 @@ def test_an_empty_index_finds_nothing(tmp_path):
 
 def test_an_index_of_which_all_was_taken_out_finds_nothing(tmp_path):
     store = Store(tmp_path / "index")
-    store.add([write_features(tmp_path / "a.parquet", {"a.mp4": 3})])
+    add(store, [write_features(tmp_path / "a.parquet", {"a.mp4": 3})])
     store.delete(["a.mp4"])
     searcher = Searcher(store)
     assert len(searcher) == 0
@@ -230,7 +231,7 @@ def test_an_index_of_which_all_was_taken_out_finds_nothing(tmp_path):
 
 def test_thumbnails_are_those_of_their_clips_where_others_were_taken_out(tmp_path):
     store = Store(tmp_path / "index")
-    store.add([write_features(tmp_path / "a.parquet", {"a": 3, "b": 2, "c": 4})])
+    add(store, [write_features(tmp_path / "a.parquet", {"a": 3, "b": 2, "c": 4})])
     store.delete(["b"])
     searcher = Searcher(store)
     for row in range(7):

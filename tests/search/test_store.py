@@ -16,6 +16,8 @@ import pytest
 
 from tests.search.features import vectors, write_features
 from visxp_jax.errors import VisxpError
+from visxp_jax.search.adding import add
+from visxp_jax.search.compacting import compact
 from visxp_jax.search.store import Store
 from visxp_jax.train.lock import locked
 
@@ -34,9 +36,9 @@ def store(tmp_path) -> Store:
     """Two files of news, one of sport."""
     found = Store(tmp_path / "index")
     features = write_features(tmp_path / "a.parquet", {"a.mp4": 3, "b.mp4": 2})
-    assert found.add([features], "news") == (5, 0, 0, 0)
+    assert add(found, [features], "news") == (5, 0, 0, 0)
     features = write_features(tmp_path / "b.parquet", {"b.mp4": 2}, silent=("b.mp4",))
-    assert found.add([features], "sport") == (2, 0, 0, 0)
+    assert add(found, [features], "sport") == (2, 0, 0, 0)
     return found
 
 
@@ -71,43 +73,43 @@ def test_deleted_files_no_longer_count(store):
 def test_what_was_removed_stays_out_until_it_is_let_in_again(
     compacted, store, tmp_path
 ):
-    def add(name: str, *where: str, again: bool = False) -> list[tuple[int, ...]]:
+    def added(name: str, *where: str, again: bool = False) -> list[tuple[int, ...]]:
         if compacted:
-            Store(store.path).compact()
+            compact(Store(store.path))
         files = [tmp_path / name]
-        return [Store(store.path).add(files, x, again=again) for x in where]
+        return [add(Store(store.path), files, x, again=again) for x in where]
 
     def news(name: str) -> int:
         return sum(clip[:2] == ("news", name) for clip in paths(Store(store.path)))
 
     store.delete(["b.mp4"], "news")
     for _ in range(2):
-        assert add("a.parquet", "news") == [(0, 1, 0, 0)]  # a.mp4 of it is there
-        assert add("b.parquet", "news", "sport") == [(0, 0, 1, 0), (0, 1, 0, 0)]
+        assert added("a.parquet", "news") == [(0, 1, 0, 0)]  # a.mp4 of it is there
+        assert added("b.parquet", "news", "sport") == [(0, 0, 1, 0), (0, 1, 0, 0)]
         write_features(tmp_path / "b.parquet", {"b.mp4": 2})  # made anew
-        assert add("b.parquet", "news", "sport") == [(0, 0, 1, 0), (2, 0, 0, 0)]
+        assert added("b.parquet", "news", "sport") == [(0, 0, 1, 0), (2, 0, 0, 0)]
     assert news("b.mp4") == 0
-    assert add("a.parquet", "news", again=True) == [(5, 0, 0, 0)]
+    assert added("a.parquet", "news", again=True) == [(5, 0, 0, 0)]
     assert (news("a.mp4"), news("b.mp4")) == (3, 2)
-    assert add("a.parquet", "news") == [(0, 1, 0, 0)]
+    assert added("a.parquet", "news") == [(0, 1, 0, 0)]
 
     Store(store.path).delete(["a.mp4", "b.mp4"])
     three = ("news", "sport", "new")
-    assert add("b.parquet", *three) == [(0, 0, 1, 0)] * 3
-    assert add("a.parquet", *three) == [(0, 0, 1, 0)] * 3
-    assert add("b.parquet", "news", again=True) == [(2, 0, 0, 0)]
-    assert add("b.parquet", *three) == [(0, 1, 0, 0), *[(0, 0, 1, 0)] * 2]
+    assert added("b.parquet", *three) == [(0, 0, 1, 0)] * 3
+    assert added("a.parquet", *three) == [(0, 0, 1, 0)] * 3
+    assert added("b.parquet", "news", again=True) == [(2, 0, 0, 0)]
+    assert added("b.parquet", *three) == [(0, 1, 0, 0), *[(0, 0, 1, 0)] * 2]
     Store(store.path).delete(["b.mp4"])
-    assert add("b.parquet", *three) == [(0, 0, 1, 0)] * 3
+    assert added("b.parquet", *three) == [(0, 0, 1, 0)] * 3
     assert len(Store(store.path)) == 0
 
 
 def test_what_is_removed_while_others_are_added_stays_out(store, tmp_path):
-    adding = Store(store.path)
+    adder = Store(store.path)
     store.delete(["a.mp4"], "news")
     again = write_features(tmp_path / "c.parquet", {"a.mp4": 1, "c.mp4": 1})
-    assert adding.add([again], "news") == (1, 0, 0, 0)
-    assert not [one for one in paths(adding) if one[1] == "a.mp4"]
+    assert add(adder, [again], "news") == (1, 0, 0, 0)
+    assert not [one for one in paths(adder) if one[1] == "a.mp4"]
 
 
 def test_an_index_of_before_removals_were_kept_is_read(store):
@@ -132,17 +134,17 @@ def test_files_are_taken_out_only_if_all_are_there(store):
 
 
 def test_a_file_that_is_there_is_replaced(store, tmp_path):
-    store.add([write_features(tmp_path / "c.parquet", {"a.mp4": 1})], "news")
+    add(store, [write_features(tmp_path / "c.parquet", {"a.mp4": 1})], "news")
     assert len(store) == 5
-    store.add([write_features(tmp_path / "c.parquet", {"a.mp4": 1})], "sport")
+    add(store, [write_features(tmp_path / "c.parquet", {"a.mp4": 1})], "sport")
     assert len(store) == 6
 
 
 def test_compacting_keeps_what_counts_and_frees_the_rest(store, tmp_path):
     store.delete(["a.mp4"])
-    store.add([write_features(tmp_path / "c.parquet", {"d.mp4": 1})], "news")
+    add(store, [write_features(tmp_path / "c.parquet", {"d.mp4": 1})], "news")
     before = sorted(paths(store))
-    store.compact()
+    compact(store)
     again = Store(store.path)
     assert sorted(paths(again)) == before
     segments = again.manifest.segments
@@ -166,10 +168,10 @@ def test_compacting_keeps_what_counts_and_frees_the_rest(store, tmp_path):
 def test_a_reader_goes_on_with_what_others_have_written_meanwhile(store, tmp_path):
     reader, adder = Store(store.path), Store(store.path)  # before its segments
     store.delete(["a.mp4"])
-    store.compact()
+    compact(store)
     assert len(reader.rows()) == 2
     assert paths(reader) == paths(store)
-    assert adder.add([write_features(tmp_path / "a.parquet", {"b.mp4": 1})], "news")
+    assert add(adder, [write_features(tmp_path / "a.parquet", {"b.mp4": 1})], "news")
     assert len(Store(store.path)) == 3
 
 
@@ -178,17 +180,17 @@ def test_feature_files_that_have_not_changed_are_left_out(store, tmp_path):
     for i, path in enumerate(files):
         write_features(path, {f"{i}.mp4": 2, f"{i}b.mp4": 1})
     saved: list[int] = []
-    assert store.add(files[:2], "news", saved=saved.append) == (6, 0, 0, 0)
-    assert store.add(files, "news", saved=saved.append) == (3, 2, 0, 0)
+    assert add(store, files[:2], "news", saved=saved.append) == (6, 0, 0, 0)
+    assert add(store, files, "news", saved=saved.append) == (3, 2, 0, 0)
     assert saved == [6, 3]
-    assert store.add(files, "sport") == (9, 0, 0, 0)  # another collection
+    assert add(store, files, "sport") == (9, 0, 0, 0)  # another collection
     write_features(files[1], {"1.mp4": 5})
-    assert store.add(files, "news") == (5, 2, 0, 0)
+    assert add(store, files, "news") == (5, 2, 0, 0)
     store.delete(["2.mp4"], "news")
-    assert store.add(files, "news") == (0, 3, 0, 0)
-    store.compact()
-    assert Store(store.path).add(files, "news") == (0, 3, 0, 0)
-    assert store.add(files, "news", again=True) == (3, 2, 0, 0)
+    assert add(store, files, "news") == (0, 3, 0, 0)
+    compact(store)
+    assert add(Store(store.path), files, "news") == (0, 3, 0, 0)
+    assert add(store, files, "news", again=True) == (3, 2, 0, 0)
     news = {(path, at) for c, path, at in paths(store) if c == "news"}
     assert {at for path, at in news if path == "1.mp4"} == set(range(5))
     assert ("1b.mp4", 0) in news  # its file was replaced by one without it
@@ -198,30 +200,30 @@ def test_a_video_that_comes_twice_counts_once(store, tmp_path):
     files = [tmp_path / "1.parquet", tmp_path / "2.parquet"]
     for path, seconds in zip(files, (3, 5), strict=True):
         write_features(path, {"x.mp4": seconds})
-    store.add(files, "twice")
+    add(store, files, "twice")
     for _ in range(2):  # the same again changes nothing
         assert [at for c, _, at in paths(store) if c == "twice"] == [0, 1, 2, 3, 4]
-        assert store.add(files, "twice") == (0, 2, 0, 0)
+        assert add(store, files, "twice") == (0, 2, 0, 0)
 
 
 def test_compacting_keeps_segments_to_their_size(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("visxp_jax.search.store.CLIPS_PER_SEGMENT", 5)
+    monkeypatch.setattr("visxp_jax.search.segments.CLIPS_PER_SEGMENT", 5)
     files = [write_features(tmp_path / f"{i}.parquet", {f"{i}": 3}) for i in range(4)]
     for path in files:
-        store.add([path], "many")
+        add(store, [path], "many")
     store.delete(["1"], "many")
     before = sorted(paths(store))
-    store.compact()
+    compact(store)
     assert [s.rows for s in store.manifest.segments if s.collection == "many"] == [6, 3]
     assert sorted(paths(Store(store.path))) == before
-    assert Store(store.path).add(files, "many") == (0, 3, 1, 0)
+    assert add(Store(store.path), files, "many") == (0, 3, 1, 0)
 
 
 def test_many_feature_files_are_few_segments(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("visxp_jax.search.store.CLIPS_PER_SEGMENT", 4)
+    monkeypatch.setattr("visxp_jax.search.segments.CLIPS_PER_SEGMENT", 4)
     files = [write_features(tmp_path / f"{i}.parquet", {f"{i}": 3}) for i in range(5)]
     saved: list[int] = []
-    store.add(files, "many", saved=saved.append)
+    add(store, files, "many", saved=saved.append)
     assert saved == [6, 6, 3]
     assert len(store) == 7 + 15
 
@@ -230,12 +232,14 @@ ADDING = """
 import sys
 from pathlib import Path
 from tests.search.features import write_features
+from visxp_jax.search.adding import add
+from visxp_jax.search.compacting import compact
 from visxp_jax.search.store import Store
 
 store, scratch = Store(Path(sys.argv[1])), Path(sys.argv[2])
 for i in range(1000):
     name = f"{i}.mp4"
-    store.add([write_features(scratch / "new.parquet", {name: 2})], "all")
+    add(store, [write_features(scratch / "new.parquet", {name: 2})], "all")
     print(name, flush=True)
 """
 
@@ -256,7 +260,7 @@ def test_a_kill_loses_nothing_that_was_acknowledged(after_s, tmp_path):
     assert len(found) <= len(acknowledged) + 1
     assert len(store) == 2 * len(found)
     # The next one goes on, and clears away what was not finished.
-    store.add([write_features(tmp_path / "more.parquet", {"more.mp4": 1})], "all")
+    add(store, [write_features(tmp_path / "more.parquet", {"more.mp4": 1})], "all")
     named = {segment.name for segment in store.manifest.segments}
     assert set(os.listdir(index / "segments")) == named
     assert not list(index.glob("*.tmp"))
@@ -269,7 +273,7 @@ def test_an_addition_that_was_not_finished_does_not_count(store, tmp_path):
     (store.path / "index.json.1.tmp").write_bytes(b"half")
     again = Store(store.path)
     assert len(again) == 7
-    again.add([write_features(tmp_path / "c.parquet", {"d.mp4": 1})])
+    add(again, [write_features(tmp_path / "c.parquet", {"d.mp4": 1})])
     assert len(Store(store.path)) == 8
 
 
@@ -281,20 +285,20 @@ def test_strays_that_cannot_be_removed_are_left(store, tmp_path, monkeypatch):
     (segments / ".DS_Store").touch()
     (segments / "000003").mkdir()  # of a name that would come next
     monkeypatch.setattr(os, "rmdir", busy)  # as where a network's disk is
-    store.add([write_features(tmp_path / "c.parquet", {"d.mp4": 1})], "news")
+    add(store, [write_features(tmp_path / "c.parquet", {"d.mp4": 1})], "news")
     store.delete(["a.mp4"])
-    store.compact()
+    compact(store)
     (segments / f"{store.manifest.next:06d}").mkdir()
     store.delete(["d.mp4"])
-    store.compact()
+    compact(store)
     assert {path for _, path, _ in paths(Store(store.path))} == {"b.mp4"}
     assert {".DS_Store", "000001", "000003"} < set(os.listdir(segments))
 
 
 def test_two_writers_do_not_lose_each_others_files(store, tmp_path):
     other = Store(store.path)
-    other.add([write_features(tmp_path / "c.parquet", {"d.mp4": 1})])
-    store.add([write_features(tmp_path / "d.parquet", {"e.mp4": 1})])
+    add(other, [write_features(tmp_path / "c.parquet", {"d.mp4": 1})])
+    add(store, [write_features(tmp_path / "d.parquet", {"e.mp4": 1})])
     assert len(Store(store.path)) == 9
     with locked(store.path), pytest.raises(VisxpError, match="must not be in use"):
         store.delete(["e.mp4"])
@@ -310,7 +314,7 @@ def test_what_does_not_belong_is_skipped_and_named(store, tmp_path):
     files = [bad[0], good[0], *bad[1:3], good[1], bad[3]]
     for index, clips in ((store, 7), (Store(tmp_path / "new"), 0)):
         told.clear()
-        added = index.add(files, skipped=lambda *one: told.append(one))
+        added = add(index, files, skipped=lambda *one: told.append(one))
         assert added == (4, 0, 0, 4)
         assert len(Store(index.path)) == clips + 4
         assert [path for path, _ in told] == bad
@@ -322,7 +326,7 @@ def test_what_does_not_belong_is_skipped_and_named(store, tmp_path):
         for (_, why), word in zip(told, (words[0], *words), strict=True):
             assert word in why
             assert str(tmp_path / "bad") not in why
-    assert store.add(good) == (0, 2, 0, 0)
+    assert add(store, good) == (0, 2, 0, 0)
 
 
 def test_damage_is_named(store, tmp_path):

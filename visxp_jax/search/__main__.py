@@ -35,6 +35,7 @@ from visxp_jax.errors import VisxpError
 from visxp_jax.media import printable
 from visxp_jax.progress import progress_bar
 from visxp_jax.report.gallery import clock
+from visxp_jax.search import adding, compacting
 from visxp_jax.search.catalogue import SENSES, Catalogue, Hit
 from visxp_jax.search.store import Store
 
@@ -136,8 +137,13 @@ def add(
 
     files = list(feature_files.files_of(features))
     with progress_bar(desc="add", unit="clip") as bar:
-        added = Store(index).add(
-            files, collection, again=again, saved=bar.update, skipped=skipped
+        added = adding.add(
+            Store(index),
+            files,
+            collection,
+            again=again,
+            saved=bar.update,
+            skipped=skipped,
         )
     count = len(files) - added.unchanged - added.removed - added.skipped
     told = f"{added.clips} clips of {count} files added"
@@ -183,7 +189,7 @@ def run(args: argparse.Namespace) -> None:
         count = Store.existing(args.index).delete(args.files, args.collection)
         print(f"{count} clips removed")
     elif args.verb == "compact":
-        if lacking := Store.existing(args.index).compact():
+        if lacking := compacting.compact(Store.existing(args.index)):
             print(
                 f"{lacking} segments have no graph any more; `visxp search graph "
                 f"{args.index}` makes them again"

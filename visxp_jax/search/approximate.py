@@ -21,7 +21,8 @@ from visxp_jax.feature_files import MODALITIES
 from visxp_jax.progress import progress_bar
 from visxp_jax.search.catalogue import Catalogue, Hit
 from visxp_jax.search.exact import cosines
-from visxp_jax.search.store import GRAPH, GRAPH_LOCK, Rows, Store, sync
+from visxp_jax.search.segments import GRAPH, Rows, sync
+from visxp_jax.search.store import GRAPH_LOCK, Store
 from visxp_jax.train.lock import locked
 
 BLOCK = 2**12  # vectors that are added or compared at once

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from visxp_jax.search.store import Rows
+from visxp_jax.search.segments import Rows
 
 SENSES = {"sight": "video", "sound": "audio"}  # what people call the modalities
 NUMBERS = ("start_s", "end_s", "shot_start_s", "shot_end_s", "agreement")

@@ -14,7 +14,8 @@ from visxp_jax.methods.avc import match_probability
 from visxp_jax.methods.contrastive import in_common_space
 from visxp_jax.models.bind import Model
 from visxp_jax.search.catalogue import Catalogue, Hit
-from visxp_jax.search.store import Rows, Store
+from visxp_jax.search.segments import Rows
+from visxp_jax.search.store import Store
 
 # Rows compared at once: arrays of one shape, and a last one of a power of two, so that
 # little is compiled again when clips are added.
