@@ -111,6 +111,28 @@ def test_vectors_too_large_for_half_floats_are_refused(tmp_path):
         read(tmp_path / "a.parquet")
 
 
+def test_no_flipped_bit_changes_what_is_read(tmp_path):
+    rng = np.random.default_rng(0)
+    writer = Writer(tmp_path, "a")
+    for i in range(4):
+        row = ROW._replace(start_s=float(i), thumbnail=rng.bytes(50))
+        writer.add(row, {name: rng.standard_normal(32) for name in VECTORS})
+    writer.finish({"model_sha256": "x"})
+    path = tmp_path / "a.parquet"
+    whole, data, told = read(path), path.read_bytes(), 0
+    for at in rng.choice(len(data), 300, replace=False):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :])
+        try:
+            found = read(path)
+        except VisxpError:
+            told += 1
+            continue
+        assert found.table.equals(whole.table)
+        for name, x in whole.vectors.items():
+            np.testing.assert_array_equal(found.vectors[name], x)
+    assert told > 100
+
+
 @pytest.mark.parametrize(("name", "why"), [(b"\xff.mp4", "UTF8"), (None, "no path")])
 def test_a_damaged_path_is_refused(name, why, tmp_path):
     path = written(tmp_path, count=1)

@@ -138,7 +138,10 @@ class Writer:
         table = pa.table(columns)
         if self._writer is None:
             self._writer = pq.ParquetWriter(
-                self._unfinished, table.schema, compression="zstd"
+                self._unfinished,
+                table.schema,
+                compression="zstd",
+                write_page_checksum=True,
             )
         self._writer.write_table(table)
         self._rows, self._vectors = [], {}
@@ -187,15 +190,26 @@ def about_of(path: Path) -> dict[str, Any]:
     return about
 
 
+def columns_of(path: Path, names: list[str] | None = None) -> pa.Table:
+    """Columns of a feature file, all if none are named, whose checksums are right.
+
+    Raises:
+        VisxpError: it is none, or damaged.
+    """
+    try:
+        return pq.read_table(path, columns=names, page_checksum_verification=True)
+    except DAMAGED as error:
+        raise _none(path, error) from error
+
+
 def read(path: Path) -> FeatureFile:
     """A feature file.
 
     Raises:
         VisxpError: it is none, or a vector does not fit into float16.
     """
-    about = about_of(path)
+    about, table = about_of(path), columns_of(path)
     try:
-        table = pq.read_table(path)
         plain = (
             table.select(list(ClipRow._fields)).cast(PLAIN).replace_schema_metadata()
         )
