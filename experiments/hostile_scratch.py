@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from experiments.hostile_folders import TRACE
 
-VISXP = (sys.executable, "-c", "from visxp_jax.cli import main; main()")
+VISXP = (sys.executable, "-m", "visxp_jax.cli")
 LONGEST_S = 900  # of a command that does not end
 PROGRESS = re.compile(r"\w+: +\d+/\d+ \w+ \[")
 

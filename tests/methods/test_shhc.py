@@ -8,7 +8,12 @@ from sklearn.metrics import adjusted_rand_score
 
 from configs import shhc as config_file
 from tests.clusters import clip_vectors, small_method
-from tests.small import small_batch, small_model, small_stage
+from tests.small import (
+    assert_same_on_1_and_8_devices,
+    small_batch,
+    small_model,
+    small_stage,
+)
 from visxp_jax.config import from_dict
 from visxp_jax.errors import VisxpError
 from visxp_jax.geometry import poincare
@@ -201,18 +206,10 @@ def test_steps_lower_both_terms_and_leaves_stay_in_the_ball():
 
 
 def test_step_same_on_1_and_8_devices():
-    # Not Adam, whose steps make much of rounding where a gradient is nearly 0.
     changes = {"shhc.labels_from": "swapped", "shhc.optim.name": "sgd"}
-    results = []
-    for devices in (1, 8):
-        _, _, step, state, mesh = stage(devices, **changes)
-        for _ in range(2):
-            state, metrics = step(
-                state, to_global(small_batch(), mesh), jax.random.key(7)
-            )
-        results.append(jax.device_get((metrics, state.params)))
-    for a, b in zip(*map(jax.tree.leaves, results), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    assert_same_on_1_and_8_devices(
+        lambda devices: stage(devices, **changes)[2:], atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.production.test_folder import AUDIO, PLAIN, folder, packed
+from tests.production.folders import AUDIO, PLAIN, folder, packed
 from visxp_jax.errors import VisxpError
 from visxp_jax.production.features import (
     ARCHIVES,

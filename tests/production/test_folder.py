@@ -1,13 +1,9 @@
 """Folders that VisXP's workers exchange: read whole, refused in one line, never run."""
 
 import io
-import json
 import os
 import pickle
-import shutil
 import signal
-import tarfile
-import weakref
 import zipfile
 from pathlib import Path
 
@@ -15,12 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.production.sparse import sparse_member
-from tests.production.test_checkpoint import AVNET, VISUALNET, avnet, tensors
-from tests.production.torch_zip import save
+from tests.production.folders import AUDIO, HALVES, PLAIN, folder, packed, spectrogram
 from visxp_jax.errors import VisxpError
-from visxp_jax.production import extract, features
-from visxp_jax.production import folder as folder_module
+from visxp_jax.production import features
 from visxp_jax.production.arrays import pickled_dict, read_pickled_dict
 from visxp_jax.production.folder import (
     MAX_METADATA_BYTES,
@@ -30,36 +23,8 @@ from visxp_jax.production.folder import (
     read_keyframe,
     read_shots,
     read_spectrogram,
-    unpack,
 )
 from visxp_jax.production.settings import AudioSettings, Normalisation
-
-AUDIO = AudioSettings(257, 99, 24_000, Normalisation((0.5,), (2.0,)))
-HALVES = Normalisation((0.0,), (0.5,))
-PLAIN = Normalisation((0.0,) * 3, (1.0,) * 3)
-
-
-def spectrogram(seed: int = 0, frames: int = 99) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return rng.standard_normal((1, 257, frames)).astype(np.float32)
-
-
-def folder(path: Path, times=(500, 1500, 12000), shots: str = "[(0, 2000)]") -> Path:
-    for part in ("keyframes", "spectrograms", "metadata"):
-        (path / part).mkdir(parents=True)
-    for i, time in enumerate(times):
-        image = Image.new("RGB", (40 + i, 30), (10 * i, 100, 200))
-        image.save(path / "keyframes" / f"{time}.jpg")
-        file = path / "spectrograms" / f"{time}_24000.npz"
-        file.write_bytes(pickled_dict({"audio": spectrogram(i)}))
-    (path / SHOTS).write_text(shots, encoding="utf-8")
-    return path
-
-
-def packed(source: Path, archive: Path, root: str = "") -> Path:
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(source, arcname=root or ".")
-    return archive
 
 
 @pytest.mark.parametrize("root", ["", "some/where"])
@@ -289,47 +254,6 @@ def test_keyframes_that_cost_too_much_are_refused(tmp_path):
         read_keyframe(path, (8, 8), PLAIN)
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        ("path", "keyframes/a\0b.jpg"),
-        ("comment", "x" * 20_000),
-    ],
-)
-def test_hostile_headers_of_archives_are_refused(header, tmp_path):
-    archive = tmp_path / "a.tar"
-    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
-        info = tarfile.TarInfo("keyframes/1.jpg")
-        info.pax_headers = dict([header])
-        tar.addfile(info)
-    with pytest.raises(VisxpError, match="damaged"):
-        unpack(archive, tmp_path)
-
-
-def test_members_of_archives_are_forgotten_as_they_go(monkeypatch, tmp_path):
-    archive, seen, alive = tmp_path / "a.tar", [], []
-    with tarfile.open(archive, "w") as tar:
-        for number in range(100):
-            tar.addfile(tarfile.TarInfo(f"notes/{number}"))
-
-    def place(member: tarfile.TarInfo) -> None:
-        seen.append(weakref.ref(member))
-        alive.append(sum(each() is not None for each in seen))
-
-    monkeypatch.setattr(folder_module, "_place", place)
-    unpack(archive, tmp_path)
-    assert len(alive) == 100
-    assert max(alive) < 5
-
-
-def test_headers_for_all_files_are_refused(tmp_path):
-    archive, pax = tmp_path / "a.tar", {"comment": "x"}
-    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT, pax_headers=pax) as tar:
-        tar.addfile(tarfile.TarInfo("keyframes/1.jpg"))
-    with pytest.raises(VisxpError, match="for all of its files .global PAX."):
-        unpack(archive, tmp_path)
-
-
 def test_bombs_are_refused(monkeypatch, tmp_path):
     path = tmp_path / "1_24000.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
@@ -342,87 +266,6 @@ def test_bombs_are_refused(monkeypatch, tmp_path):
             patch.setattr(f"visxp_jax.production.folder.{name}", value)
             with pytest.raises(VisxpError, match="over the limit"):
                 opened(archive).__enter__()
-
-
-def test_an_archive_writes_nowhere_else(tmp_path):
-    archive, into = tmp_path / "a.tar", tmp_path / "into"
-    into.mkdir()
-    (tmp_path / "secret.jpg").write_bytes(b"secret")
-    with tarfile.open(archive, "w") as tar:
-        for name, kind in (
-            ("../../keyframes/1.jpg", tarfile.REGTYPE),
-            ("/keyframes/2.jpg", tarfile.REGTYPE),
-            ("keyframes/..", tarfile.REGTYPE),
-            ("keyframes", tarfile.SYMTYPE),
-            ("other/6.jpg", tarfile.REGTYPE),
-            ("metadata/other.txt", tarfile.REGTYPE),
-            ("other/3.jpg", tarfile.LNKTYPE),
-            ("keyframes/7.sh", tarfile.REGTYPE),
-        ):
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname, info.size = kind, "../secret.jpg", 0
-            tar.addfile(info)
-    unpack(archive, into)
-    found = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*"))
-    assert found == [
-        *("a.tar", "into", "into/keyframes"),
-        *("into/keyframes/1.jpg", "into/keyframes/2.jpg", "secret.jpg"),
-    ]
-    cut = packed(folder(tmp_path / "a"), tmp_path / "cut.tar.gz")
-    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
-    for damaged in (cut, tmp_path / "secret.jpg", tmp_path / "none"):
-        with pytest.raises(VisxpError, match="must be a folder of keyframes, or"):
-            unpack(damaged, into)
-
-
-@pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
-)
-def test_no_row_goes_missing_since_its_keyframe_was_a_link(kind, tmp_path):
-    archive = tmp_path / "a.tar"
-    with tarfile.open(archive, "w") as tar:
-        info = tarfile.TarInfo("x/keyframes/3.jpg")
-        info.type, info.linkname = kind, "../secret.jpg"
-        tar.addfile(info)
-    with pytest.raises(VisxpError, match="'keyframes/3.jpg' in it must be a plain"):
-        unpack(archive, tmp_path)
-
-
-def test_an_archive_of_several_folders_is_not_taken_for_one(tmp_path):
-    for name in ("a", "b"):
-        folder(tmp_path / "all" / name, times=[500 if name == "a" else 600])
-    archive, into = packed(tmp_path / "all", tmp_path / "x.tar.gz"), tmp_path / "into"
-    into.mkdir()
-    with pytest.raises(VisxpError, match=r"\.txt' is in it from several folders"):
-        unpack(archive, into)
-
-
-@pytest.mark.parametrize("kind", ["sparse", "sparse, PAX", "sparse, list", "size"])
-def test_files_that_are_large_only_when_unpacked_are_not(kind, tmp_path):
-    """A hole of 4 GiB takes 512 bytes of an archive, and so does a header that lies.
-
-    A list of holes may be as long as the archive, of a file of whatever name.
-    """
-    info = tarfile.TarInfo("keyframes/1.jpg")
-    if kind == "sparse":
-        member = sparse_member("keyframes/1.jpg", 2**32)
-    elif kind == "sparse, PAX":
-        info.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": str(2**32)}
-        member = info.tobuf(tarfile.PAX_FORMAT)
-    elif kind == "sparse, list":
-        info.name = "notes/1.txt"
-        info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
-        member = info.tobuf(tarfile.PAX_FORMAT) + b"9" * 12 + b"\n1" * 250
-    else:
-        info.size = 2**32
-        member = info.tobuf()
-    archive, into = tmp_path / "a.tar", tmp_path / "into"
-    archive.write_bytes(member + bytes(2**20))
-    into.mkdir()
-    why = "is sparse" if kind != "size" else "over the limit of 33,554,432"
-    with pytest.raises(VisxpError, match=why):
-        unpack(archive, into)
-    assert not list(into.rglob("*.jpg"))
 
 
 def test_keyframes_are_resized_whole_and_normalised(tmp_path):
@@ -498,149 +341,3 @@ def test_spectrograms_of_another_scale_are_told_from_visxps(tmp_path):
             own * 0,
         ):
             assert is_foreign(values)
-
-
-@pytest.fixture
-def network(tmp_path) -> list[str]:
-    save(tmp_path / "checkpoint.tar", {"state_dict": tensors(avnet(False))})
-    (tmp_path / "model.yml").write_text(AVNET % "false", encoding="utf-8")
-    out = tmp_path / "features"
-    return [
-        f"--checkpoint={tmp_path / 'checkpoint.tar'}",
-        f"--config={tmp_path / 'model.yml'}",
-        f"--out={out}",
-    ]
-
-
-def test_folders_become_feature_files(network, tmp_path, capsys):
-    source = folder(tmp_path / "a", times=range(0, 40_000, 1000))
-    (source / "spectrograms" / "3000_24000.npz").unlink()
-    archive = packed(source, tmp_path / "b.tar.gz")
-    bad = folder(tmp_path / "c")
-    (bad / "keyframes" / "500.jpg").write_bytes(b"")
-    command = [*map(str, (source, archive, bad)), *network]
-    assert extract.main([*command, "--strict"]) == 2
-    told = capsys.readouterr()
-    assert "40 keyframes, 1 without sound, 39 whose spectrogram is not" in told.out
-    assert "500.jpg' must be a JPEG" in told.err
-    assert "1 of 3 were skipped" in told.err
-    out = tmp_path / "features"
-    assert sorted(os.listdir(out)) == ["a.json", "a.pt", "b.json", "b.pt"]
-    rows = np.load(out / "a.pt")
-    assert rows.dtype == np.float32
-    assert rows.shape == (40, 1027)
-    np.testing.assert_array_equal(rows[:, 0], range(0, 40_000, 1000))
-    np.testing.assert_array_equal(rows[2, 1:3], [0, 2000])
-    np.testing.assert_array_equal(rows[3, 1:3], [-1, -1])
-    np.testing.assert_array_equal(rows, np.load(out / "b.pt"))
-    about = json.loads((out / "a.json").read_text())
-    assert about["spectrograms_missing"] == 1
-    assert len(about["checkpoint_sha256"]) == 64
-    # Again: what is done is left alone; another network is not what made it.
-    written = (out / "a.pt").stat().st_mtime_ns
-    assert (about["spectrograms_filled"], about["spectrograms_foreign"]) == (0, 39)
-    assert extract.main([str(source), *network]) == 0
-    assert "done before" in capsys.readouterr().out
-    assert (out / "a.pt").stat().st_mtime_ns == written
-    config = tmp_path / "model.yml"
-    config.write_text(config.read_text().replace("0.0467", "0.05"), encoding="utf-8")
-    assert extract.main([str(source), *network]) == 0
-    again = np.load(out / "a.pt")
-    np.testing.assert_array_equal(again[:, -512:], rows[:, -512:])
-    assert np.abs(again - rows).max() > 1e-3
-
-
-@pytest.mark.parametrize("part", ["", "keyframes"])
-def test_a_link_is_what_it_points_to(part, network, tmp_path, capsys):
-    old, new = folder(tmp_path / "old"), folder(tmp_path / "new", (500, 2500))
-    source = folder(tmp_path / "a") if part else tmp_path / "a"
-    if part:
-        shutil.rmtree(source / part)
-    link = source / part
-    link.symlink_to(old / part)
-    assert extract.main([str(source), *network]) == 0
-    link.unlink()
-    link.symlink_to(new / part)
-    assert extract.main([str(source), *network]) == 0
-    assert "done before" not in capsys.readouterr().out
-    assert len(np.load(tmp_path / "features" / "a.pt")) == 2
-
-
-@pytest.mark.parametrize("change", ["input", "output", "killed"])
-def test_what_is_not_whole_or_not_of_these_inputs_is_made_again(
-    change, network, tmp_path, capsys
-):
-    source, out = folder(tmp_path / "a"), tmp_path / "features"
-    assert extract.main([str(source), *network]) == 0
-    wanted = np.load(out / "a.pt")
-    if change == "input":
-        Image.new("RGB", (40, 30), (1, 2, 3)).save(source / "keyframes" / "20000.jpg")
-    elif change == "output":
-        (out / "a.pt").write_bytes((out / "a.pt").read_bytes()[:-4])
-    else:  # between the two files
-        (out / "a.json").unlink()
-    assert extract.main([str(source), *network]) == 0
-    assert "done before" not in capsys.readouterr().out
-    found = np.load(out / "a.pt")
-    assert len(found) == len(wanted) + (change == "input")
-    np.testing.assert_array_equal(found[:3], wanted)
-
-
-def test_folders_of_the_first_versions_have_their_sound(network, tmp_path, capsys):
-    source = folder(tmp_path / "a")
-    (source / "spectrograms").rename(source / "spectograms")
-    short = spectrogram(frames=66)
-    (source / "spectograms" / "500_24000.npz").write_bytes(
-        pickled_dict({"audio": short})
-    )
-    assert extract.main([str(source), *network]) == 0
-    assert "3 keyframes, 1 whose sound ends early" in capsys.readouterr().out
-    about = json.loads((tmp_path / "features" / "a.json").read_text())
-    assert about["spectrograms_filled"] == 1
-
-
-def test_a_network_of_pictures_needs_no_sound(network, tmp_path):
-    state = {
-        name.removeprefix("video_model."): x
-        for name, x in avnet(True).items()
-        if name.startswith("video_model.") and ".fc." not in name
-    }
-    save(tmp_path / "checkpoint.tar", tensors(state))
-    (tmp_path / "model.yml").write_text(VISUALNET, encoding="utf-8")
-    assert extract.main([str(folder(tmp_path / "a")), *network]) == 0
-    rows = np.load(tmp_path / "features" / "a.pt")
-    assert rows.shape == (3, 515)
-
-
-def test_mistakes_are_one_line(network, tmp_path, capsys):
-    source = str(folder(tmp_path / "a"))
-    other = str(folder(tmp_path / "more" / "a"))
-    (tmp_path / "file").write_bytes(b"")
-    wrong = folder(tmp_path / "w")
-    for time in (500, 1500, 12000):
-        file = wrong / "spectrograms" / f"{time}_24000.npz"
-        file.rename(file.with_name(f"{time}_48000.npz"))
-    assert extract.main([str(wrong), str(tmp_path / "none"), source, *network]) == 0
-    told = capsys.readouterr()
-    assert "must be of 24000 Hz for this network, there are some of 48000" in told.err
-    assert "none: no such folder or file" in told.err
-    assert "a: 3 keyframes" in told.out  # the others are done
-    archive = packed(wrong, tmp_path / "visxp_prep__x.tar.gz")
-    assert name_of(archive) == "x"
-    (wrong / "keyframes" / "500.jpg").write_bytes(b"")
-    packed(wrong, archive)
-    for command, line in (
-        ([source, other, *network], "'a' is there twice"),
-        ([source, *network[:2], f"--out={tmp_path / 'file' / 'x'}"], "cannot write to"),
-        ([source, "--checkpoint=none", *network[1:]], "none cannot be read: No such"),
-        (
-            [source, "--checkpoint=/dev/null", *network[1:]],
-            "null cannot be read: it is",
-        ),
-        ([source, network[0], "--config=/dev/null", network[2]], "null cannot be read"),
-        ([source, network[0], "--config=none", network[2]], "cannot be read"),
-    ):
-        assert extract.main(command) == 2
-        told = capsys.readouterr().err
-        assert line in told
-        assert told.count("\n") == 1

@@ -5,40 +5,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.small import small_batch, small_config, small_stage
+from tests.small import (
+    assert_same_on_1_and_8_devices,
+    small_batch,
+    small_config,
+    small_stage,
+)
 from visxp_jax.sharding import make_mesh, to_global
-
-
-def run(stage: str, devices: int, steps: int = 3, batch=None):
-    # SGD: Adam blows the rounding of gradients that are truly 0 up to full steps.
-    config = small_config(**{f"{stage}.optim.name": "sgd"})
-    mesh = make_mesh(jax.devices()[:devices])
-    _, step, state = small_stage(config, stage, mesh)
-    if stage == "selflabel":
-        labels = jax.random.randint(jax.random.key(3), (16, 1, 2), 0, 4)
-        labels = jax.device_put(labels, state.method_state["labels"].sharding)
-        state = state._replace(method_state={"labels": labels})
-    history = []
-    for _ in range(steps):
-        state, metrics = step(
-            state, to_global(batch or small_batch(), mesh), jax.random.key(7)
-        )
-        history.append(jax.device_get(metrics))
-    return step, jax.device_get(state), history
 
 
 @pytest.mark.parametrize("stage", ["avc", "selflabel"])
 def test_step_same_loss_gradient_and_weights_on_1_and_8_devices(stage):
-    _, one, history_one = run(stage, 1)
-    step, many, history_many = run(stage, 8)
-    assert step._cache_size() == 1  # compiled once
-    for a, b in zip(history_one, history_many, strict=True):
-        assert a.keys() == b.keys()
-        assert a["finite"] == b["finite"] == 1
-        for name in a:
-            np.testing.assert_allclose(a[name], b[name], rtol=2e-4, atol=1e-5)
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
+    def make(devices: int):
+        mesh = make_mesh(jax.devices()[:devices])
+        config = small_config(**{f"{stage}.optim.name": "sgd"})
+        _, step, state = small_stage(config, stage, mesh)
+        if stage == "selflabel":
+            labels = jax.random.randint(jax.random.key(3), (16, 1, 2), 0, 4)
+            labels = jax.device_put(labels, state.method_state["labels"].sharding)
+            state = state._replace(method_state={"labels": labels})
+        return step, state, mesh
+
+    assert_same_on_1_and_8_devices(make)
 
 
 @pytest.mark.parametrize(
