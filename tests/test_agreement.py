@@ -96,7 +96,7 @@ def test_the_page_is_sorted_and_searched_in_a_browser(features, tmp_path):
     assert found["first"][-2:] == ["good.mp4", "mute.mp4"]
     assert (found["count"], found["quiet"]) == ("4 of 4", "mute.mp4")
     assert found["found"] == ["good.mp4"]
-    assert found["seconds"] == "dubbed.mp4 0:02.0 0.00"
+    assert found["seconds"] == "dubbed.mp4 0:02.0 0%"
     assert found["drawn"]
 
 
@@ -141,7 +141,7 @@ def test_mistakes_are_one_line(features, tmp_path, capsys):
     writer.finish({"model_sha256": "f" * 64})
     (tmp_path / "empty").mkdir()
     for args, words in (
-        ([str(tmp_path / "plain.parquet")], "a first stage of correspondence"),
+        ([str(tmp_path / "plain.parquet")], "whose last stage teaches correspondence"),
         ([str(tmp_path / "empty")], "must hold feature files"),
         ([__file__], "must be a .parquet file"),
         ([str(features), "--out=/none/x.html"], "cannot write /none/x.html"),

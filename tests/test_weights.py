@@ -12,7 +12,7 @@ from tests.small import small_config
 from visxp_jax.audio.spectrogram import PRESETS
 from visxp_jax.errors import VisxpError
 from visxp_jax.methods import all_heads
-from visxp_jax.weights import load_weights, make_model, save_weights
+from visxp_jax.weights import load_weights, make_model, save_weights, taught_last
 
 ABOUT = {"step": 34, "label_names": ["cat", "dog"]}
 
@@ -57,6 +57,18 @@ def test_weights_come_back_to_the_bit_with_all_that_belongs_to_them(tmp_path):
     assert trained.about == {**ABOUT, "sha256": digest}
     data = (tmp_path / "model.npz").read_bytes()
     assert digest == hashlib.sha256(data).hexdigest()
+
+
+def test_heads_that_the_last_stage_does_not_teach_are_not_saved(tmp_path):
+    config = small_config(**{"selflabel.representation": 0.0})
+    assert config.stages == ("avc", "selflabel")
+    params, state = random_weights(config)
+    what = config.encoder, *taught_last(config, params), state, ABOUT
+    save_weights(tmp_path, *what, config=config)
+    trained = load_weights(tmp_path)
+    assert all_heads(config).keys() - trained.heads == {"avc"}
+    assert params.keys() - trained.params == {"head_layers_avc"}
+    assert "avc" in taught_last(small_config(), params)[0]
 
 
 def test_loaded_model_embeds_with_its_weights(tmp_path):

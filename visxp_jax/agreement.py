@@ -2,10 +2,10 @@
 
     visxp agreement FEATURES --out=agreement.html
 
-FEATURES are from `visxp extract`, by a model whose first stage was correspondence: it
-gives each second the probability that its sound belongs to its picture. The page lists
-the videos in which that is least on average, and the seconds: dubbed, exchanged or
-shifted sound, music laid over, silence.
+FEATURES are from `visxp extract`, by a model whose last stage teaches correspondence:
+it gives each second the probability that its sound belongs to its picture. The page
+lists the videos in which that is least on average, and the seconds: dubbed, exchanged
+or shifted sound, music laid over, silence.
 """
 
 import shlex
@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_prep.sources import address_of
 from visxp_jax import __version__
 from visxp_jax.atomic import write_whole
 from visxp_jax.command_line import Parser, command, without
 from visxp_jax.errors import VisxpError
-from visxp_jax.feature_files import about_of, files_of
+from visxp_jax.feature_files import about_of, columns_of, files_of
 from visxp_jax.progress import progress_bar
 from visxp_jax.report.agreement import Second, Video, agreement_html
 
@@ -82,17 +80,14 @@ def read(files: Iterable[Path]) -> list[Found]:
                 f"{file} must be by the same weights as those before: what two models "
                 "say cannot be compared."
             )
-        try:
-            table = pq.read_table(file, columns=COLUMNS)
-        except (OSError, ValueError, pa.ArrowException) as error:
-            told = " ".join(str(error).split())
-            raise VisxpError(f"{file} is damaged: {told}.") from error
+        table = columns_of(file, COLUMNS)
         heard = table["has_audio"].to_numpy() & ~table["silent"].to_numpy()
         agreement = table["agreement"].to_numpy().astype(float)
         if np.isnan(agreement[heard]).any():
             raise VisxpError(
-                f"{file} must be by a model with a first stage of correspondence "
-                "(`avc`), which alone says whether sound belongs to pictures."
+                f"{file} must be by a model whose last stage teaches correspondence, "
+                "which alone says whether sound belongs to pictures: `avc`, or one "
+                "with `representation` above 0."
             )
         columns = (
             table[name].to_numpy() for name in ("start_s", "has_audio", "silent")
@@ -106,7 +101,7 @@ def read(files: Iterable[Path]) -> list[Found]:
 def seconds_of(found: Found, rows: Iterable[int]) -> list[Second]:
     """Some seconds of a video, with their thumbnails."""
     rows, address = list(rows), address_of(Path.cwd(), found.path)
-    thumbnails = pq.read_table(found.file, columns=["thumbnail"])["thumbnail"]
+    thumbnails = columns_of(found.file, ["thumbnail"])["thumbnail"]
     return [
         Second(
             video=found.path,

@@ -7,12 +7,11 @@ import jax
 import numpy as np
 from sklearn.preprocessing import normalize
 
-from visxp_jax.config import TrainConfig
 from visxp_jax.data.dataset import SPLITS
 from visxp_jax.evals import judge, protocols, trees
 from visxp_jax.hierarchy import build, heights
 from visxp_jax.hierarchy.tree import sorted_by_height
-from visxp_jax.methods import all_heads, make_method
+from visxp_jax.methods import heads_of, make_method
 from visxp_jax.methods.base import Clusters
 from visxp_jax.methods.contrastive import has_common_space
 from visxp_jax.session import Session
@@ -46,20 +45,15 @@ def score(
     """What was taught of the correspondence and the common space, and the clusters."""
     model, config = session.model, session.config
     numbers: judge.Scores = {}
-    if trains_correspondence(config):
+    heads = heads_of(config, stage)
+    if "avc" in heads:
         numbers["avc_accuracy"] = judge.avc_accuracy(model, params, features)
-    if has_common_space(all_heads(config)):
+    if has_common_space(heads):
         numbers |= judge.common_space(model, params, features)
     clusters = make_method(config, stage, model).clusters
     if clusters is not None:
         numbers |= judge.clustering(clusters, params, features)
     return numbers
-
-
-def trains_correspondence(config: TrainConfig) -> bool:
-    """Whether some stage teaches the network which sounds belong to which pictures."""
-    weights = (getattr(config.stage(s), "representation", 1.0) for s in config.stages)
-    return any(weight > 0 for weight in weights)
 
 
 def final_figures(

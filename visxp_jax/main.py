@@ -80,11 +80,10 @@ def run(config: TrainConfig, workdir: Path, *, tensorboard: bool) -> dict[str, A
 
     # Late: a mistake in the configuration need not wait for these.
     from visxp_jax.figures import final_figures
-    from visxp_jax.methods import all_heads
     from visxp_jax.report.collect import write_report
     from visxp_jax.run import train
     from visxp_jax.session import check_start, open_session, provenance
-    from visxp_jax.weights import save_weights
+    from visxp_jax.weights import save_weights, taught_last
 
     begun = time.monotonic()
     check_start(config, workdir)
@@ -106,14 +105,9 @@ def run(config: TrainConfig, workdir: Path, *, tensorboard: bool) -> dict[str, A
             params = jax.device_get(state.params)
             model_state = jax.device_get(state.model_state)
             about["figures"] = results
+            what = *taught_last(config, params), model_state, about
             about["sha256"] = save_weights(
-                workdir,
-                config.encoder,
-                all_heads(config),
-                params,
-                model_state,
-                about,
-                config=config,
+                workdir, config.encoder, *what, config=config
             )
             write_whole(workdir / "results.json", json.dumps(results, indent=2))
             write_report(session, params, results, features, about)

@@ -22,7 +22,7 @@ from visxp_jax.config import (
     to_dict,
 )
 from visxp_jax.errors import VisxpError
-from visxp_jax.methods import Heads, all_heads
+from visxp_jax.methods import Heads, all_heads, heads_of
 from visxp_jax.models.audiovisual import Head, Points
 from visxp_jax.models.bind import Model, bind, build_network
 
@@ -54,6 +54,18 @@ def network_of(encoder: EncoderConfig, heads: Heads) -> Model:
         frame_shape=(encoder.size_px, encoder.size_px, 3),
         log_mel_shape=PRESETS[encoder.spectrogram].shape,
     )
+
+
+def taught_last(config: TrainConfig, params: PyTree) -> tuple[Heads, PyTree]:
+    """Heads of a run's last stage, and its weights without those of other heads.
+
+    The towers have changed since an earlier stage taught a head: what it said of them
+    would be wrong.
+    """
+    heads = heads_of(config, config.stages[-1])
+    model = network_of(config.encoder, heads)
+    wanted, _ = jax.eval_shape(model.init, jax.random.key(0))
+    return heads, {name: params[name] for name in wanted}
 
 
 def save_weights(

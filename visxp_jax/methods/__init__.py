@@ -33,8 +33,13 @@ def all_heads(config: TrainConfig) -> Heads:
     """Heads of all stages: they exist from the start, so that no stage adds weights."""
     heads: Heads = {}
     for stage in config.stages:
-        heads |= METHODS[stage].heads(config.stage(stage))
+        heads |= heads_of(config, stage)
     return heads
+
+
+def heads_of(config: TrainConfig, stage: str) -> Heads:
+    """Those that one stage teaches; after it, those of earlier ones are out of date."""
+    return dict(METHODS[stage].heads(config.stage(stage)))
 
 
 def make_method(config: TrainConfig, stage: str, model: Model) -> Method:
@@ -43,4 +48,4 @@ def make_method(config: TrainConfig, stage: str, model: Model) -> Method:
     return METHODS[stage].make(section, model, config.data.batch_size)
 
 
-__all__ = ["METHODS", "Heads", "Method", "all_heads", "make_method"]
+__all__ = ["METHODS", "Heads", "Method", "all_heads", "heads_of", "make_method"]

@@ -13,6 +13,8 @@ from visxp_jax.models.audiovisual import Head
 from visxp_jax.models.bind import Model
 from visxp_jax.types import Batch
 
+CHANCE = {"loss/representation": math.log(2), "avc_accuracy": 0.5}
+
 
 def heads(config: AvcConfig) -> dict[str, Head]:
     """One head of two outputs (mismatch, match), as in the published networks."""
@@ -26,6 +28,11 @@ def heads_beside(weight: float) -> dict[str, Head]:
     None where it is 0: a head that nothing has taught would tell of agreement, too.
     """
     return {"avc": Head(2)} if weight else {}
+
+
+def chance_beside(weight: float) -> dict[str, float]:
+    """What its metrics are by chance; empty where the weight is 0."""
+    return dict(CHANCE) if weight else {}
 
 
 def match_probability(
@@ -73,6 +80,36 @@ def correspondence(
     return loss, jnp.sum(pairs.weight * right.astype(jnp.float32)) / total
 
 
+def add_correspondence(
+    total: jax.Array,
+    metrics: dict[str, jax.Array],
+    model: Model,
+    params: Any,
+    towers: tuple[jax.Array, jax.Array],
+    batch: Batch,
+    *,
+    weight: float,
+    shifts: int,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """A method's loss and metrics with those of `correspondence` beside them.
+
+    Args:
+        total: The loss so far.
+        metrics: As logged, so far.
+        model: The bound network; with a head 'avc' unless the weight is 0.
+        params: Its parameters.
+        towers: Frame and sound embeddings, each [b, d].
+        batch: Where they came from.
+        weight: Of the term; where it is 0, nothing is computed or logged.
+        shifts: Mismatched sounds per clip.
+    """
+    if not weight:
+        return total, metrics
+    loss, accuracy = correspondence(model, params, *towers, batch, shifts=shifts)
+    own = {"loss/representation": loss, "avc_accuracy": accuracy}
+    return total + weight * loss, metrics | own
+
+
 def make(config: AvcConfig, model: Model, batch_size: int) -> Method:
     """The method with its settings.
 
@@ -85,27 +122,27 @@ def make(config: AvcConfig, model: Model, batch_size: int) -> Method:
         params: Any, model_state: Any, method_state: Any, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, Aux]:
         del method_state, key
-        (video, audio), model_state = model.embed(
+        towers, model_state = model.embed(
             params, model_state, batch.frame, batch.log_mel, train=True
         )
-        representation, accuracy = correspondence(
-            model, params, video, audio, batch, shifts=config.shifts
+        regularisation = decorrelation(model.fuse(params, *towers), batch.weight)
+        total, metrics = add_correspondence(
+            config.regularisation * regularisation,
+            {"loss/regularisation": regularisation},
+            model,
+            params,
+            towers,
+            batch,
+            weight=1.0,
+            shifts=config.shifts,
         )
-        regularisation = decorrelation(model.fuse(params, video, audio), batch.weight)
-        total = representation + config.regularisation * regularisation
-        metrics = {
-            "loss/representation": representation,
-            "loss/regularisation": regularisation,
-            "avc_accuracy": accuracy,
-        }
         return total, Aux(model_state, metrics)
 
     return Method(
-        chance={
+        chance=CHANCE
+        | {
             "loss/total": math.log(2) + config.regularisation * independent,
-            "loss/representation": math.log(2),
             "loss/regularisation": independent,
-            "avc_accuracy": 0.5,
         },
         init_state=lambda num_clips, key: {},
         loss=loss,

@@ -67,15 +67,16 @@ def make(config: ContrastiveConfig, model: Model, batch_size: int) -> Method:
             batch.weight,
             temperature=config.temperature,
         )
-        total = contrastive
-        metrics = {"loss/contrastive": contrastive, "common_accuracy": common_accuracy}
-        if config.representation:
-            representation, accuracy = avc.correspondence(
-                model, params, video, audio, batch, shifts=config.shifts
-            )
-            total = total + config.representation * representation
-            metrics["loss/representation"] = representation
-            metrics["avc_accuracy"] = accuracy
+        total, metrics = avc.add_correspondence(
+            contrastive,
+            {"loss/contrastive": contrastive, "common_accuracy": common_accuracy},
+            model,
+            params,
+            (video, audio),
+            batch,
+            weight=config.representation,
+            shifts=config.shifts,
+        )
         return total, Aux(model_state, metrics)
 
     # Of clips of different videos; a few fewer are negatives.
@@ -84,6 +85,5 @@ def make(config: ContrastiveConfig, model: Model, batch_size: int) -> Method:
         "loss/contrastive": math.log(batch_size),
         "common_accuracy": 1 / batch_size,
     }
-    if config.representation:
-        chance |= {"loss/representation": math.log(2), "avc_accuracy": 0.5}
+    chance |= avc.chance_beside(config.representation)
     return Method(chance=chance, init_state=lambda num_clips, key: {}, loss=loss)

@@ -111,17 +111,16 @@ def make_loss_method(
         regularisation = jnp.mean(jnp.stack(redundancy))
         total = section.clustering * clustering
         total = total + section.regularisation * regularisation
-        metrics = {
-            "loss/clustering": clustering,
-            "loss/regularisation": regularisation,
-        }
-        if section.representation:
-            representation, accuracy = avc.correspondence(
-                model, params, video, audio, batch, shifts=section.shifts
-            )
-            total = total + section.representation * representation
-            metrics["loss/representation"] = representation
-            metrics["avc_accuracy"] = accuracy
+        total, metrics = avc.add_correspondence(
+            total,
+            {"loss/clustering": clustering, "loss/regularisation": regularisation},
+            model,
+            params,
+            (video, audio),
+            batch,
+            weight=section.representation,
+            shifts=section.shifts,
+        )
         return total, Aux(model_state, metrics)
 
     chance = {
@@ -132,8 +131,7 @@ def make_loss_method(
         "loss/regularisation": independent,
         "validation/modality_agreement": 1 / clusters,
     }
-    if section.representation:
-        chance |= {"loss/representation": math.log(2), "avc_accuracy": 0.5}
+    chance |= avc.chance_beside(section.representation)
     return Method(chance=chance, init_state=init_state, loss=loss)
 
 

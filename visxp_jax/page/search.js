@@ -68,7 +68,7 @@
   };
   const scoreOf = (clip, across) => {
     const probable = across && about.across === "probability";
-    const score = make("span", "score", probable ? `${Math.round(100 * clip.score)} %` : clip.score.toFixed(2));
+    const score = make("span", "score", probable ? `${Math.round(100 * clip.score)}%` : clip.score.toFixed(2));
     score.title = probable ? "How probable it is that the two belong together" : across ? "How well the two go together, at most 1; not a probability" : "How alike the two are; 1 is the same";
     const bar = make("i");
     bar.style.width = `${100 * Math.max(0, Math.min(1, clip.score))}%`;
@@ -76,7 +76,7 @@
     return score;
   };
   const agreement = (clip) => {
-    const told = make("span", "", `sound fits picture ${Math.round(100 * clip.agreement)} %`);
+    const told = make("span", "", `sound fits picture ${Math.round(100 * clip.agreement)}%`);
     told.title = "How probable it is, to the model, that the sound of this second belongs to its picture";
     return told;
   };
@@ -298,7 +298,7 @@
       if (player.isConnected) now(clip.plays_from_s + player.currentTime);
     });
     const facts = [["Second", `${clip.at} – ${clip.end}`], ["Shot", clip.shot], ["Collection", clip.in], ["Folder", clip.folder]];
-    if (clip.agreement !== null) facts.push(["Sound fits picture", `${Math.round(100 * clip.agreement)} %`]);
+    if (clip.agreement !== null) facts.push(["Sound fits picture", `${Math.round(100 * clip.agreement)}%`]);
     byId("viewer-facts").replaceChildren(...facts.filter(([, value]) => value).map(([name, value]) => {
       const row = make("div");
       row.append(make("dt", "", name), make("dd", "", value));

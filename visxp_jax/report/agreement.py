@@ -98,7 +98,7 @@ def _video(video: Video) -> str:
     value = "" if video.agreement is None else f"{video.agreement:.4f}"
     told = "<b>nothing to hear</b>"
     if video.agreement is not None:
-        told = f"agreement <b>{video.agreement:.2f}</b>"
+        told = f"agreement <b>{video.agreement:.0%}</b>"
     notes = [f"{clock(video.seconds)} long"]
     notes += [f"{video.mute:.0%} without sound"] if video.mute else []
     notes += [f"{video.silent:.0%} silent"] if video.silent else []
@@ -135,5 +135,5 @@ def _second(second: Second, *, named: bool = False) -> str:
         f'data-file="{html.escape(second.video)}" '
         f'data-start="{second.start_s}" data-agreement="{second.agreement:.4f}">'
         f"{picture}"
-        f"<figcaption>{label}{at} <b>{second.agreement:.2f}</b></figcaption></figure>"
+        f"<figcaption>{label}{at} <b>{second.agreement:.0%}</b></figcaption></figure>"
     )

@@ -11,8 +11,7 @@ from sklearn.preprocessing import normalize
 from visxp_jax.atomic import write_whole
 from visxp_jax.evals import judge
 from visxp_jax.evals.trees import thinned
-from visxp_jax.figures import trains_correspondence
-from visxp_jax.methods import all_heads, make_method
+from visxp_jax.methods import heads_of, make_method
 from visxp_jax.methods.contrastive import HEADS, has_common_space, in_common_space
 from visxp_jax.report.clips import CLIPS_PER_CLUSTER, TestClips
 from visxp_jax.report.content import (
@@ -198,8 +197,8 @@ def pick_queries(
     _, first = np.unique(features.video_id, return_index=True)
     spread = np.linspace(0, len(first) - 1, min(QUERIES, len(first))).astype(int)
     video, audio = normalize(features.video), normalize(features.audio)
-    common = {}
-    if has_common_space(all_heads(session.config)):
+    heads, common = heads_of(session.config, session.config.stages[-1]), {}
+    if has_common_space(heads):
         for name in HEADS:
             vectors = jnp.asarray(getattr(features, name))
             unit = in_common_space(session.model, params, name, vectors)
@@ -214,7 +213,7 @@ def pick_queries(
         if common:
             scores["picture -> sounds"] = common["audio"] @ common["video"][row]
             scores["sound -> pictures"] = common["video"] @ common["audio"][row]
-        elif trains_correspondence(session.config):
+        elif "avc" in heads:
             scores["picture -> sounds"] = judge.match_probability(
                 session.model, params, features.video[row], features.audio
             )

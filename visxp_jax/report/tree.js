@@ -92,7 +92,7 @@
   const purity = (node) => (tree.known[node] && !filed ? tree.top[node][1] / tree.known[node] : null);
   const disagreement = (node) => (tree.heard[node] ? tree.apart[node] / tree.heard[node] : null);
   const face = (node) => (node < n ? node : tree.faces[node - n]);
-  const percent = (share) => Math.round(100 * share) + " %";
+  const percent = (share) => Math.round(100 * share) + "%";
   const title = (node) => {
     const label = tree.top[node][0] < 0 ? "" : labels[tree.top[node][0]];
     if (node < n) return filed ? `${clips[node].name} at ${clips[node].at}` : label || clips[node].name;

@@ -3,9 +3,8 @@
 import numpy as np
 
 from visxp_jax.evals import judge, trees
-from visxp_jax.figures import trains_correspondence
 from visxp_jax.hierarchy import build, heights
-from visxp_jax.methods import make_method
+from visxp_jax.methods import heads_of, make_method
 from visxp_jax.report.content import Tree
 from visxp_jax.report.hierarchy import prominent, tree_of
 from visxp_jax.session import Session
@@ -42,7 +41,7 @@ def disagreement(
     session: Session, params: PyTree, features: Features
 ) -> list[float | None]:
     """Probability that sound and picture do not belong together, where it is learnt."""
-    if not trains_correspondence(session.config):
+    if "avc" not in heads_of(session.config, session.config.stages[-1]):
         return [None] * len(features.clip_id)
     match = judge.match_probability(
         session.model, params, features.video, features.audio
