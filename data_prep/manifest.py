@@ -6,8 +6,9 @@ import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from data_prep.sources import BESIDE, is_hidden
 from visxp_jax.media import FLAGS, flags_told, printable
 
 
@@ -75,6 +76,21 @@ def manifest_csv(rows: Iterable[VideoRow]) -> str:
     for row in sorted(rows, key=lambda row: row.file):
         writer.writerow(dataclasses.asdict(row))
     return text.getvalue()
+
+
+def skipped_videos(manifest: Path) -> tuple[int, int]:
+    """How many files were skipped, and of how many.
+
+    Without hidden ones and what lies beside videos, of which nothing was expected.
+    """
+    with manifest.open(newline="", encoding="utf-8") as file:
+        rows = [
+            row
+            for row in csv.DictReader(file)
+            if not is_hidden(row["file"])
+            and PurePath(row["file"]).suffix.lower() not in BESIDE
+        ]
+    return sum(row["status"] == "skipped" for row in rows), len(rows)
 
 
 def summary(rows: list[VideoRow]) -> str:

@@ -24,13 +24,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from data_prep.manifest import VideoRow, manifest_csv, summary
+from data_prep.manifest import VideoRow, manifest_csv, skipped_videos, summary
 from data_prep.parts import PartTask, read_row, write_failure, write_part
 from data_prep.pool import Failure, run_isolated
 from data_prep.sources import find_sources, fingerprint
 from visxp_jax.atomic import write_whole
 from visxp_jax.audio.spectrogram import PRESETS
-from visxp_jax.command_line import Parser, command
+from visxp_jax.command_line import Parser, add_strict, command, tell_skipped
 from visxp_jax.config import MAX_SIZE_PX
 from visxp_jax.data.dataset import (
     INDEX,
@@ -387,6 +387,7 @@ def parser_of(prog: str, description: str | None) -> Parser:
         metavar="S",
         help="skip a file that yields no clip for so long (default: 120)",
     )
+    add_strict(parser)
     return parser
 
 
@@ -396,6 +397,9 @@ def run_command(args: argparse.Namespace, **engine: Any) -> None:
     Args:
         args: As `parser_of` reads them.
         **engine: More of the arguments of `prepare`.
+
+    Raises:
+        VisxpError: see `prepare`; or a video was skipped and is not to be.
     """
     prepare(
         args.videos,
@@ -409,6 +413,9 @@ def run_command(args: argparse.Namespace, **engine: Any) -> None:
         timeout_s=args.timeout_s,
         **engine,
     )
+    if args.strict:
+        skipped, of = skipped_videos(args.out / MANIFEST)
+        tell_skipped(skipped, of, strict=True)
 
 
 @command("stopped; the same command goes on from here.")

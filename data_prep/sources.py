@@ -40,7 +40,12 @@ class Source(NamedTuple):
     @property
     def hidden(self) -> bool:
         """Whether its name begins with a dot: caches, half copies and the like."""
-        return self.name.rpartition("/")[2].startswith(".")
+        return is_hidden(self.name)
+
+
+def is_hidden(name: str) -> bool:
+    """Of a file as the manifest names it."""
+    return name.rpartition("/")[2].startswith(".")
 
 
 def source_of(path: Path, name: Path | None = None) -> Source:

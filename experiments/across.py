@@ -1,4 +1,4 @@
-"""How well the sound of a picture is found, and the picture of a sound.
+r"""How well the sound of a picture is found, and the picture of a sound.
 
     python -m experiments.compare --config=configs/avc.py --data=runs/demo/data \
         --runs=runs/across --out=runs/across.json --variant avc \

@@ -1,4 +1,4 @@
-"""Train variants of a configuration over several seeds and put them side by side.
+r"""Train variants of a configuration over several seeds and put them side by side.
 
     python -m experiments.compare --data=runs/demo/data \
         --out=experiments/results/methods.json \

@@ -20,7 +20,7 @@ TICK_S = Fraction(1, TICKS_PER_S)
 USUAL_RATE = Fraction(25)
 MISSING = (
     "shots need PySceneDetect, which is not installed ({}): "
-    "pip install 'visxp-jax[shots]'."
+    "pip install '.[shots]' in the folder of visxp_jax."
 )
 
 

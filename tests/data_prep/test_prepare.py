@@ -202,6 +202,20 @@ def test_finished_data_are_left_alone(videos, prepared, capsys):
     assert (prepared / "prepared.json").stat().st_mtime_ns == before
 
 
+def test_videos_that_were_skipped_are_a_mistake_if_strict(videos, prepared, capsys):
+    command = [str(videos), f"--out={prepared}", "--spectrogram=mel", "--size-px=32"]
+    command.append("--format=array_record")
+    assert main(command) == 0
+    assert main([*command, "--strict"]) == 2
+    rows = manifest(prepared)
+    skipped = {name for name, row in rows.items() if row["status"] == "skipped"}
+    beside = {".half-copied.mp4", ".trash", "odd/notes.txt"}
+    assert beside < skipped
+    count = len(skipped - beside)
+    told = f"error: {count} of {len(rows) - 3} were skipped.\n"
+    assert capsys.readouterr().err == told
+
+
 def test_other_options_are_refused_and_named(videos, prepared):
     with pytest.raises(VisxpError, match="size_px=32, not 64; use another --out"):
         prepare(

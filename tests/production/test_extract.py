@@ -13,7 +13,7 @@ from tests.production.test_checkpoint import AVNET, VISUALNET, avnet, tensors
 from tests.production.torch_zip import save
 from visxp_jax.production import extract
 from visxp_jax.production.arrays import pickled_dict
-from visxp_jax.production.folder import name_of
+from visxp_jax.production.folder import TIMES, name_of
 
 
 @pytest.fixture
@@ -64,6 +64,31 @@ def test_folders_become_feature_files(network, tmp_path, capsys):
     again = np.load(out / "a.pt")
     np.testing.assert_array_equal(again[:, -512:], rows[:, -512:])
     assert np.abs(again - rows).max() > 1e-3
+
+
+def test_folders_are_found_in_a_folder_of_them(network, tmp_path, capsys):
+    every = tmp_path / "every"
+    source = folder(every / "a")
+    (source / TIMES).write_text("[500, 900, 1500, 12000]")
+    packed(source, every / "visxp_prep__b.tar.gz")
+    folder(every / ".c.partial")
+    (every / "notes.txt").write_text("none")
+    (every / "d").mkdir()
+    out = every / "features"
+    out.mkdir()
+    command = [*network[:2], f"--out={out}"]
+    assert extract.main([str(every), *command]) == 0
+    told = capsys.readouterr()
+    assert told.err.count("skipped: ") == 1
+    assert "d must have keyframes/*.jpg, but has none" in told.err
+    assert told.out.count("3 keyframes, 1 more of its list are not there") == 2
+    assert sorted(os.listdir(out)) == ["a.json", "a.pt", "b.json", "b.pt"]
+    assert json.loads((out / "b.json").read_text())["keyframes_lost"] == 1
+    for shard in ("0/2", "1/2"):
+        extract.main([str(every), *command, f"--shard={shard}"])
+    told = capsys.readouterr()
+    assert told.out.count("done before") == 2
+    assert told.err.count("skipped: ") == 1
 
 
 @pytest.mark.parametrize("part", ["", "keyframes"])

@@ -68,7 +68,7 @@ def test_rows_are_those_of_each_folder_alone(tmp_path):
         assert np.ptp(features.rows[:, -1]) > 0
     # Numbers in JSON as well: not true and false.
     assert json.dumps([x[1:] for _, x in found[:3]]) == (
-        "[[0, 0, 3], [0, 0, 8], [1, 0, 12]]"
+        "[[0, 0, 0, 3], [0, 0, 0, 8], [0, 1, 0, 12]]"
     )
 
 

@@ -18,6 +18,7 @@ from visxp_jax.production.arrays import pickled_dict, read_pickled_dict
 from visxp_jax.production.folder import (
     MAX_METADATA_BYTES,
     SHOTS,
+    TIMES,
     name_of,
     opened,
     read_keyframe,
@@ -73,6 +74,7 @@ def test_shots_are_read_as_literals(shots, expected, tmp_path):
         "{}",
         "[0, 1]",
         "[(0, True)]",
+        "[(0, 1)(2, 3)]",
         "(" * 10_000,
     ]
     + ["__import__('os').system('touch ran')", "[(0, 9" + "9" * 40 + ")]", "[(0, 1]"],
@@ -83,6 +85,20 @@ def test_other_shots_are_refused_and_never_run(shots, tmp_path, monkeypatch):
     with pytest.raises(VisxpError, match="must be a list of .start, end."):
         opened(source).__enter__()
     assert not Path("ran").exists()
+
+
+def test_keyframes_that_are_lost_are_told_by_the_list_of_them(tmp_path):
+    source = folder(tmp_path / "a")
+    with opened(source) as found:
+        assert found.lost == ()  # there is no list
+    (source / TIMES).write_text("[500, 900, 1500.0, 12000, 13000]")
+    for path in (source, packed(source, tmp_path / "b.tar.gz")):
+        with opened(path) as found:
+            assert found.lost == (900, 13000)
+    for bad in ("[500 900]", "[1234567890123]", "[(500, 900)]", "[1.5]", "", "1, 2"):
+        (source / TIMES).write_text(bad)
+        with pytest.raises(VisxpError, match="must be a list of times in whole ms"):
+            opened(source).__enter__()
 
 
 def test_shots_take_time_by_their_length_alone(tmp_path):
@@ -111,7 +127,7 @@ def test_names_that_are_no_times_are_refused(tmp_path):
             opened(source).__enter__()
         (source / bad).unlink()
     (source / SHOTS).unlink()
-    with pytest.raises(VisxpError, match="must be a list of shots: No such file"):
+    with pytest.raises(VisxpError, match="in whole ms: No such file"):
         opened(source).__enter__()
     os.mkfifo(source / SHOTS)
     with pytest.raises(VisxpError, match="it is not a file"):

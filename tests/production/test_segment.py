@@ -21,7 +21,7 @@ from visxp_jax.audio.spectrogram import PRESETS
 from visxp_jax.media import MediaError
 from visxp_jax.production import extract, segment
 from visxp_jax.production.arrays import read_pickled_dict
-from visxp_jax.production.folder import SHOTS, opened
+from visxp_jax.production.folder import SHOTS, TIMES, opened
 from visxp_jax.production.keyframes import (
     CANDIDATE_BYTES,
     MOST_CANDIDATES,
@@ -31,7 +31,7 @@ from visxp_jax.production.keyframes import (
     most_candidates,
     whole_ms,
 )
-from visxp_jax.production.write_folder import KEYFRAMES, Task, write_folder
+from visxp_jax.production.write_folder import Task, write_folder
 from visxp_jax.train.lock import locked
 
 SILENCE = np.float32(PRESETS["visxp"].silence)
@@ -76,7 +76,7 @@ def test_two_shots_give_two_keyframes_from_their_middles(tmp_path):
     )
     folder = segmented(path)
     assert (folder / SHOTS).read_text() == "[(0, 2000), (2000, 5000)]"
-    assert (folder / KEYFRAMES).read_text() == "[1000, 3480]"
+    assert (folder / TIMES).read_text() == "[1000, 3480]"
     assert names(folder / "keyframes") == ["1000.jpg", "3480.jpg"]
     assert len(os.listdir(folder / "spectrograms")) == 2
     for name, colour in zip(names(folder / "keyframes"), COLOURS, strict=False):
@@ -102,7 +102,7 @@ def test_spectrograms_are_those_of_production(rate_hz, tmp_path):
         audio_codec="pcm_s16le",
     )
     folder = segmented(path, rates_hz=(rate_hz, 16_000))
-    (time_ms,) = json.loads((folder / KEYFRAMES).read_text())
+    (time_ms,) = json.loads((folder / TIMES).read_text())
     assert abs(time_ms - 2000) < 34
     begin = (time_ms - 500) * rate_hz // 1000
     expected = logfbank(
@@ -392,7 +392,7 @@ def test_mistakes_are_one_line_and_nothing_is_begun(tmp_path, capsys, monkeypatc
         assert told.count("\n") == 1
     monkeypatch.setitem(sys.modules, "scenedetect", None)
     assert segment.main([video, out]) == 2
-    assert "pip install 'visxp-jax[shots]'" in capsys.readouterr().err
+    assert "pip install '.[shots]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert segment.main([video, out, "--keyframes=seconds", "--workers=1"]) == 0
 

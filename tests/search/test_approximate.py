@@ -191,5 +191,5 @@ def test_the_command_line_makes_graphs_and_says_what_is_missing(
     assert "video.usearch is damaged" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "usearch.index", None)
     assert search.main(find) == 2
-    assert "pip install 'visxp-jax[search]'" in capsys.readouterr().err
+    assert "pip install '.[search]'" in capsys.readouterr().err
     assert Path(index).exists()

@@ -42,6 +42,9 @@ def test_a_second_of_the_index_finds_others(made, capsys):
     like = str(made / "2.mp4")
     hits = found(made, capsys, f"--like={like}", "--at=1.5", "-k", "20")
     assert len(hits) == 14  # all but itself
+    once = found(made, capsys, f"--like={like}", "--at=1.5", "--once")
+    first = {hit["path"]: hit for hit in reversed(hits)}
+    assert once == sorted(first.values(), key=lambda hit: -hit["score"])
     assert (like, 1.0) not in {(hit["path"], hit["start_s"]) for hit in hits}
     assert found(made, capsys, "--like=2.mp4", "--at=1.5", "-k", "20") == hits
     scores = [hit["score"] for hit in hits]

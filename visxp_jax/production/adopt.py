@@ -1,4 +1,4 @@
-"""A VisXP checkpoint as a model of this project, to use on videos and in search.
+r"""A VisXP checkpoint as a model of this project, to use on videos and in search.
 
     visxp import --checkpoint=checkpoint.tar --config=model_config.yml \
         --workdir=runs/visxp
@@ -10,7 +10,10 @@ whose sound is their own that agreement is high.
 """
 
 import os
+import platform
 import sys
+import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +87,9 @@ def run(checkpoint: Path, config: Path, workdir: Path) -> str:
     model = published(read_state(checkpoint), settings, checkpoint)
     about = {
         "visxp_jax": __version__,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("jax", "flax", "numpy")},
+        "date": time.strftime("%Y-%m-%d %H:%M:%S"),
         "checkpoint": os.fspath(checkpoint),
         "checkpoint_sha256": digest(checkpoint),
         "config_sha256": digest(config),

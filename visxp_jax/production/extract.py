@@ -1,13 +1,14 @@
 """VisXP's features of VisXP's folders, without PyTorch.
 
-    visxp folders FOLDERS --checkpoint=checkpoint.tar --config=model_config.yml \
-        --out=features
+    visxp folders FOLDERS --checkpoint=model.tar --config=model.yml --out=features
 
-For each folder, or tar.gz of one, writes features/NAME.pt as the original does: a NumPy
-file of float32 rows, one for each keyframe in the order of time: ms, first and last ms
-of its shot or -1 -1, 512 numbers of sound if the network has ears, 512 of sight; and
-NAME.json beside it, which says what made them. Folders that are done, and have not
-changed since, are left alone; one that cannot be used is named and skipped.
+FOLDERS are such folders, tar.gz of one, or folders of these. For each writes
+features/NAME.pt as the original does: a NumPy file of float32 rows, one for each
+keyframe in the order of time: ms, first and last ms of its shot or -1 -1, 512 numbers
+of sound if the network has ears, 512 of sight; and NAME.json beside it, which says what
+made them, and how many keyframes the folder's own list has more. Folders that are done,
+and have not changed since, are left alone; one that cannot be used is named and
+skipped.
 """
 
 import hashlib
@@ -45,7 +46,7 @@ from visxp_jax.production.features import (
     features_of,
     read_folders,
 )
-from visxp_jax.production.folder import KINDS, SHOTS, name_of
+from visxp_jax.production.folder import KINDS, SHOTS, folders_of, name_of
 from visxp_jax.production.settings import read_settings
 from visxp_jax.progress import progress_bar
 from visxp_jax.streams import read_ahead
@@ -171,6 +172,7 @@ def about_features(path: Path, found: FolderFeatures) -> dict[str, object]:
     return {
         "source": os.fspath(path),
         "keyframes": len(found.rows),
+        "keyframes_lost": found.lost,
         "spectrograms_missing": found.missing,
         "spectrograms_filled": found.filled,
         "spectrograms_foreign": found.foreign,
@@ -180,6 +182,7 @@ def about_features(path: Path, found: FolderFeatures) -> dict[str, object]:
 def summary(found: FolderFeatures) -> str:
     """What to say of the features of a folder."""
     notes = [f"{len(found.rows)} keyframes"]
+    notes += [f"{found.lost} more of its list are not there"] if found.lost else []
     notes += [f"{found.missing} without sound"] if found.missing else []
     notes += [f"{found.filled} whose sound ends early"] if found.filled else []
     if found.foreign:
@@ -213,7 +216,8 @@ def main(argv: list[str] | None = None) -> None:
     add_strict(parser)
     args = parser.parse_args(argv)
     shard = parse_shard(args.shard)
-    folders = [x for x in args.folders if shard.has(Path(os.path.abspath(x)))]
+    every = folders_of(args.folders, args.out)
+    folders = [x for x in every if shard.has(Path(os.path.abspath(x)))]
     failed = run(folders, args.checkpoint, args.config, args.out)
     tell_skipped(failed, len(folders), strict=args.strict)
 

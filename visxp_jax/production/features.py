@@ -43,12 +43,14 @@ class End(NamedTuple):
 
     path: Path
     error: Exception | None  # why it cannot be used
+    lost: int  # keyframes of its list that are not there
 
 
 class FolderFeatures(NamedTuple):
     """Of one folder."""
 
     rows: np.ndarray  # float32 [keyframes, 3 + 512 or 3 + 1024]
+    lost: int  # keyframes that the folder's list has, and which are not there
     missing: int  # spectrograms that are not there: zeros, as for the original
     filled: int  # spectrograms that end early: silence stands for the rest
     foreign: int  # spectrograms that VisXP's recipe cannot give
@@ -82,7 +84,7 @@ def features_of(
                 rows.append(next(encoded))
                 sounds.update(_told(item.sound))
                 continue
-            yield item.path, item.error or _finished(rows, sounds, settings)
+            yield item.path, item.error or _finished(rows, item.lost, sounds, settings)
             rows, sounds = [], Counter()
 
 
@@ -123,6 +125,7 @@ class _Reading:
         self.is_archive = not path.is_dir()
         self.opened = ExitStack()
         self.error: Exception | None = None  # the first
+        self.lost = 0
 
 
 def _jobs(
@@ -134,6 +137,7 @@ def _jobs(
         try:
             folder = reading.opened.enter_context(opened(path))
             check_rates(folder, settings)
+            reading.lost = len(folder.lost)
             times_ms = list(folder.keyframes)
             for time_ms in times_ms:
                 if reading.error is None:  # else the rest would be read in vain
@@ -152,7 +156,7 @@ def _archives(ahead: Iterable[tuple[_Reading, Future[Item] | None]]) -> int:
 def _result(reading: _Reading, future: Future[Item] | None) -> Iterator[Item | End]:
     if future is None:
         reading.opened.close()
-        yield End(reading.path, reading.error)
+        yield End(reading.path, reading.error, reading.lost)
         return
     try:
         item = future.result()
@@ -222,10 +226,10 @@ def _told(sound: Spectrogram | None) -> dict[str, int]:
 
 
 def _finished(
-    rows: list[np.ndarray], sounds: Counter[str], settings: Settings
+    rows: list[np.ndarray], lost: int, sounds: Counter[str], settings: Settings
 ) -> FolderFeatures | VisxpError:
     found = np.stack(rows)
     if not np.isfinite(found).all():
         return VisxpError("features must be finite, got NaN or infinity.")
     missing = sounds["missing"] if settings.audio else 0
-    return FolderFeatures(found, missing, sounds["filled"], sounds["foreign"])
+    return FolderFeatures(found, lost, missing, sounds["filled"], sounds["foreign"])

@@ -2,6 +2,7 @@
 
     keyframes/{ms}.jpg                              a picture at each time
     spectrograms/{ms}_{rate}.npz                    the second of sound around it
+    metadata/keyframes_timestamps_ms.txt            [ms, ...]
     metadata/shot_boundaries_timestamps_ms.txt      [(start, end), ...]
 
 or the same in a tar.gz.
@@ -17,7 +18,7 @@ import stat
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -49,15 +50,18 @@ MAX_UNPACKED = {
 # Of stored values: as far apart as float16 and other decoders put them.
 TOLERANCE = 5e-3
 SHOTS = PurePosixPath("metadata/shot_boundaries_timestamps_ms.txt")
+TIMES = PurePosixPath("metadata/keyframes_timestamps_ms.txt")
 NO_SHOT = (-1, -1)
 # The first versions of the production system had no second r.
 SPECTROGRAMS = ("spectrograms", "spectograms")
 KINDS = {"keyframes": ".jpg", **dict.fromkeys(SPECTROGRAMS, ".npz")}
 # Holes take no space but when written, and the list of them may be of any length.
 SPARSE = "a file in it is sparse; pack it without holes"
+ARCHIVES = (".tar.gz", ".tgz", ".tar")
 TAR_DAMAGE = (tarfile.TarError, EOFError, zlib.error, ValueError, RecursionError)
 # No two \s* may meet: to share out n spaces between them takes n * n steps.
 _MS = r"\s*(-?\d{1,12})(?:\.0*)?\s*"
+TIME = re.compile(_MS)
 PAIR = re.compile(rf"\s*[\[(]{_MS},{_MS}(?:,\s*)?[\])]\s*")
 
 
@@ -69,11 +73,13 @@ class Folder:
         keyframes: Paths by time in ms, in the order of time.
         spectrograms: Paths by (time in ms, samples per second).
         shots: int64 [shots, 2], first and last ms.
+        lost: Times of keyframes that its list has, and which are not there.
     """
 
     keyframes: dict[int, Path]
     spectrograms: dict[tuple[int, int], Path]
     shots: np.ndarray
+    lost: tuple[int, ...]
 
     def shot_at(self, time_ms: int) -> tuple[int, int]:
         """The first shot that a time is in, or `NO_SHOT`.
@@ -112,6 +118,37 @@ def opened(path: Path) -> Iterator[Folder]:
             raise VisxpError(told) from error
 
 
+def folders_of(paths: Sequence[Path], out: Path) -> list[Path]:
+    """Folders and archives, and all those in a folder that is none itself, sorted.
+
+    Args:
+        paths: Of the command line.
+        out: Left out.
+
+    Raises:
+        VisxpError: a folder may not be read.
+    """
+    found: list[Path] = []
+    for path in paths:
+        parts = (*KINDS, SHOTS.parent)
+        if not path.is_dir() or any((path / part).exists() for part in parts):
+            found.append(path)
+            continue
+        try:
+            inside = sorted(path.iterdir())
+        except OSError as error:
+            raise VisxpError(f"{path} cannot be read: {error.strerror}.") from error
+        ours = os.path.realpath(out)
+        found += [
+            one
+            for one in inside
+            if not one.name.startswith(".")  # unfinished, or a lock
+            and (one.is_dir() or one.name.endswith(ARCHIVES))
+            and os.path.realpath(one) != ours
+        ] or [path]
+    return found
+
+
 def name_of(path: Path) -> str:
     """Of a folder or archive: production's source id.
 
@@ -119,8 +156,7 @@ def name_of(path: Path) -> str:
     """
     name = os.path.basename(os.path.abspath(path))
     if not path.is_dir():
-        for ending in (".gz", ".tgz", ".tar"):
-            name = name.removesuffix(ending)
+        name = name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
         name = name.removeprefix("visxp_prep__")
     return name
 
@@ -216,7 +252,7 @@ def _place(member: tarfile.TarInfo) -> PurePosixPath | None:
     """Where a file of an archive belongs; None for what is no part of such a folder."""
     place = PurePosixPath(*PurePosixPath(member.name).parts[-2:])
     known = len(place.parts) == 2 and KINDS.get(place.parts[0]) == place.suffix
-    if not known and place != SHOTS:
+    if not known and place not in (SHOTS, TIMES):
         return None
     if member.issparse():
         raise Unreadable(SPARSE)
@@ -259,6 +295,7 @@ def read_folder(path: Path) -> Folder:
         keyframes={time: keyframes[time] for time in times},
         spectrograms=spectrograms,
         shots=read_shots(path / SHOTS, times[-1]),
+        lost=tuple(sorted(read_times(path / TIMES) - keyframes.keys())),
     )
 
 
@@ -302,20 +339,38 @@ def read_shots(path: Path, last_ms: int) -> np.ndarray:
     Raises:
         VisxpError: it cannot be read, or holds anything else.
     """
+    shots = _listed(path, PAIR, "(start, end)")
+    return np.array(shots or [(0, last_ms)], np.int64)
+
+
+def read_times(path: Path) -> set[int]:
+    """A list of times in ms, likewise; none where there is no such file.
+
+    Raises:
+        VisxpError: it cannot be read, or holds anything else.
+    """
+    if not os.path.lexists(path):
+        return set()
+    return {time for (time,) in _listed(path, TIME, "times")}
+
+
+def _listed(path: Path, one: re.Pattern, what: str) -> list[tuple[int, ...]]:
+    """The numbers of a list, each as the pattern has it."""
+    told = f"{path} must be a list of {what} in whole ms"
     try:
         text = read_bytes(path, MAX_METADATA_BYTES).decode("ascii", "replace").strip()
     except Unreadable as error:
-        raise VisxpError(f"{path} must be a list of shots: {error}.") from error
-    shots, at, end = [], 1, len(text) - 1
-    while at < end and (pair := PAIR.match(text, at, end)):
-        shots.append((int(pair[1]), int(pair[2])))
-        at = pair.end() + (text[pair.end() : pair.end() + 1] == ",")
+        raise VisxpError(f"{told}: {error}.") from error
+    found, at, end = [], 1, len(text) - 1
+    while at < end and (match := one.match(text, at, end)):
+        found.append(tuple(map(int, match.groups())))
+        at = match.end()
+        if text[at : at + 1] != ",":
+            break
+        at += 1
     if text[:1] + text[-1:] not in ("[]", "()") or text[at:end].strip():
-        raise VisxpError(
-            f"{path} must be a list of (start, end) in whole ms, got "
-            f"{reprlib.repr(text)}."
-        )
-    return np.array(shots or [(0, last_ms)], np.int64)
+        raise VisxpError(f"{told}, got {reprlib.repr(text)}.")
+    return found
 
 
 def read_keyframe(path: Path, size: tuple[int, int], norm: Normalisation) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Videos to VisXP's folders: keyframes, the sound around each, and shots.
 
     visxp segment VIDEOS --out=FOLDERS
-    visxp folders FOLDERS/* --checkpoint=... --config=... --out=features
+    visxp folders FOLDERS --checkpoint=... --config=... --out=features
 
 VIDEOS are files, or folders to search, where texts and pictures beside videos are left
 out. For each video writes FOLDERS/NAME, NAME being the file's without its ending:

@@ -20,7 +20,7 @@ from visxp_jax.media import (
 )
 from visxp_jax.production.arrays import pickled_dict
 from visxp_jax.production.files import read_bytes
-from visxp_jax.production.folder import SHOTS, TAR_DAMAGE
+from visxp_jax.production.folder import SHOTS, TAR_DAMAGE, TIMES
 from visxp_jax.production.keyframes import Segments, Window, by_seconds, by_shots
 
 # Late, as elsewhere: that package is above this one.
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from data_prep.pool import Beat, Failure
     from data_prep.sources import Source
 
-KEYFRAMES = "metadata/keyframes_timestamps_ms.txt"
 PROVENANCE = "provenance.json"
 MAX_PROVENANCE_BYTES = 2**20
 ARCHIVE = "visxp_prep__{}.tar.gz"  # as production names it
@@ -68,7 +67,7 @@ class Task(NamedTuple):
 
     @property
     def unfinished(self) -> Path:
-        """What is there until then; hidden from `FOLDERS/*`."""
+        """What is there until then; hidden from who looks for folders."""
         return self.folders / UNFINISHED.format(self.source.key)
 
     @property
@@ -143,7 +142,7 @@ def _write(task: Task, beat: "Beat") -> dict[str, Any]:
             count["padded"] += window[1] < (1 - PARTIAL_SHARE) * recipe.rate_hz
             name = f"{keyframe.time_ms}_{recipe.rate_hz}.npz"
             (folder / "spectrograms" / name).write_bytes(spectrogram)
-    (folder / KEYFRAMES).write_text(str(times_ms), encoding="ascii")
+    (folder / TIMES).write_text(str(times_ms), encoding="ascii")
     (folder / SHOTS).write_text(str(segments.shots), encoding="ascii")
     report = segments.report
     about = {

@@ -85,6 +85,7 @@ def find(args: argparse.Namespace) -> list[Hit]:
             row=row,
             k=args.k,
             collections=args.collection,
+            once=args.once,
         )
     except VisxpError as error:
         raise VisxpError(f"{printable(args.like)}: {error}") from error
@@ -269,6 +270,9 @@ def parser() -> Parser:
     )
     search.add_argument(
         "-k", type=int, default=10, help="number of seconds (default: 10)"
+    )
+    search.add_argument(
+        "--once", action="store_true", help="only the best second of each file"
     )
     search.add_argument("--json", action="store_true", help="for other programs")
     return whole

@@ -3,7 +3,7 @@
     visxp search graph INDEX
     visxp search find INDEX --like=talk.mp4 --at=12 --approximate
 
-Needs usearch: pip install 'visxp-jax[search]'. A graph stays on the disk and is looked
+Needs usearch: pip install '.[search]'. A graph stays on the disk and is looked
 at where it is: nothing is loaded. It lies beside the vectors that it is of, which never
 change; what was taken out since is left out of the answers, and what was added since
 has no graph yet and is compared clip by clip.
@@ -41,7 +41,7 @@ def load_usearch() -> Any:
     except ImportError as error:
         raise VisxpError(
             f"approximate search needs usearch, which is not installed ({error}): "
-            "pip install 'visxp-jax[search]'."
+            "pip install '.[search]' in the folder of visxp_jax."
         ) from error
     return Index
 
