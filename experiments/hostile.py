@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -82,19 +83,41 @@ def write_model(into: Path) -> None:
     save_weights(into, *what, config=config)
 
 
-def extracted(scratch: Scratch, media: dict[Path, str]) -> Iterator[Seen]:
-    """`visxp extract`: all files in one command, two more that lose their reader."""
-    lost = scratch.root / "lost"
-    faults = {lost / "crash.mp4": signal.SIGSEGV, lost / "hang.mp4": signal.SIGSTOP}
-    files = media | {
-        lost / "crash.mp4": "the decoder crashes (SIGSEGV while it reads)",
-        lost / "hang.mp4": "the decoder hangs (SIGSTOP while it reads)",
-    }
+class Lost(NamedTuple):
+    """Files that lose their reader.
+
+    Attributes:
+        faults: The signal that it gets.
+        told: What that stands for.
+    """
+
+    faults: dict[Path, signal.Signals]
+    told: dict[Path, str]
+
+
+def write_lost(into: Path) -> Lost:
+    """Sound ones, long enough to be struck."""
+    crash, hang = into / "crash.mp4", into / "hang.mp4"
+    for path in (crash, hang):
+        write_video(path, seconds=300, fps=2, sound=None)
+    return Lost(
+        {crash: signal.SIGSEGV, hang: signal.SIGSTOP},
+        {
+            crash: "the decoder crashes (SIGSEGV while it reads)",
+            hang: "the decoder hangs (SIGSTOP while it reads)",
+        },
+    )
+
+
+def extracted(scratch: Scratch, media: dict[Path, str], lost: Lost) -> Iterator[Seen]:
+    """`visxp extract`: all files in one command, and those that lose their reader."""
+    files = media | lost.told
     out = scratch.out / "features"
     common = (f"--workdir={scratch.root / 'run'}", f"--out={out}")
     limit = f"--timeout-s={TIMEOUT_S}"
     (folder,) = {path.parent for path in media}
-    done = scratch.visxp("extract", *common, limit, folder, lost, faults=faults)
+    inputs = (folder, *lost.told)
+    done = scratch.visxp("extract", *common, limit, *inputs, faults=lost.faults)
     abouts = {}
     for path in out.glob("_*.json"):
         about = json.loads(path.read_text(encoding="utf-8"))
@@ -142,12 +165,16 @@ def prepared(scratch: Scratch, media: dict[Path, str]) -> Iterator[Seen]:
         line = ": ".join(filter(None, (row["status"], row["reason"], ", ".join(flags))))
         yield Seen(what, "visxp prepare", done.code, [f"manifest.csv: {line}"])
     yield Seen("all of these at once", "visxp prepare", done.code, done.lines)
+    strict = scratch.visxp("prepare", folder, f"--out={out}", *options, "--strict")
+    yield Seen("again, --strict", "visxp prepare", strict.code, strict.lines)
 
 
-def segmented(scratch: Scratch, media: dict[Path, str]) -> Iterator[Seen]:
-    """`visxp segment`: all files in one command."""
-    out = f"--out={scratch.out / 'segmented'}"
-    yield from _named("visxp segment", media, scratch.visxp("segment", *media, out))
+def segmented(scratch: Scratch, media: dict[Path, str], lost: Lost) -> Iterator[Seen]:
+    """`visxp segment`: all files in one command, and those that lose their reader."""
+    files = media | lost.told
+    options = (f"--out={scratch.out / 'segmented'}", f"--timeout-s={TIMEOUT_S}")
+    done = scratch.visxp("segment", *files, *options, faults=lost.faults)
+    yield from _named("visxp segment", files, done)
 
 
 def _named(command: str, inputs: dict[Path, str], done: Done) -> Iterator[Seen]:
@@ -275,14 +302,12 @@ def main() -> int:
         write_model(scratch.root / "run")
         media = write_media(scratch.root / "media")
         others = write_others(scratch.root / "others")
-        for lost in ("crash", "hang"):
-            path = scratch.root / "lost" / f"{lost}.mp4"
-            write_video(path, seconds=300, fps=2, sound=None)
+        lost = write_lost(scratch.root / "lost")
         write_video(scratch.root / "sound.mp4")
         references = write_references(scratch.root / "references", f"touch {TRACE}")
         scratch.seal()
-        rows = [*extracted(scratch, media), *prepared(scratch, media)]
-        rows += segmented(scratch, media)
+        rows = [*extracted(scratch, media, lost), *prepared(scratch, media)]
+        rows += segmented(scratch, media, lost)
         index = write_index(scratch, scratch.out / "one")
         rows += found(scratch, index, media | others)
         rows += uploaded(scratch, index, media | others)

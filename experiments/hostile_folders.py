@@ -137,6 +137,7 @@ def huge_jpeg(side: int) -> Write:
 def _spectrograms(command: str) -> Iterator[tuple[str, Write]]:
     x = spectrogram()
     yield "66 frames, from a window over the edge", audio(x[:, :, :66])
+    yield "96 frames, of another window", audio(x[:, :, :96])
     yield "101 frames", audio(np.pad(x, [(0, 0), (0, 0), (0, 2)]))
     yield "128 bands", audio(x[:, :128])
     yield "no first axis", audio(x[0])
@@ -254,7 +255,12 @@ def write_archives(into: Path, elsewhere: Path) -> dict[Path, str]:
         path.write_bytes(gzip.compress(data + bytes(1024), compresslevel=1))
         found[path] = f"archive: {what}"
     whole = next(iter(found)).read_bytes()
+    # Again and again one gzip member, of a file that is left out.
+    info = tarfile.TarInfo("notes/zeros")
+    info.size = 32 * 2**20
+    zeros = gzip.compress(info.tobuf() + bytes(info.size))
     for name, what, data in (
+        ("many.tar.gz", "17 GiB in all", 17 * 32 * zeros),
         ("half.tar.gz", "cut off", whole[: len(whole) // 2]),
         ("random.tar.gz", "random bytes", np.random.default_rng(0).bytes(5000)),
         ("empty.tar.gz", "empty", b""),
