@@ -35,6 +35,8 @@ class VideoRow:
         width: Of the pictures as stored.
         height: Of the pictures as stored.
         audio_rate: Hz, 0 without sound.
+        video_stream: Number, as FFmpeg counts, of the stream that pictures are of.
+        audio_stream: Likewise of the sound, -1 if there is none.
     """
 
     file: str
@@ -55,6 +57,8 @@ class VideoRow:
     width: int = 0
     height: int = 0
     audio_rate: int = 0
+    video_stream: int = -1
+    audio_stream: int = -1
 
     @property
     def has_sound(self) -> bool:

@@ -219,6 +219,7 @@ def _write_clips(task: PartTask, beat: Beat) -> VideoRow:
     apart_s = abs(row.sound_seconds - row.seconds)
     row.mismatched = int(row.sound_seconds > 0 and apart_s > 1)
     row.clips, row.dropped = report.clips, report.dropped
+    row.video_stream, row.audio_stream = report.video_stream, report.audio_stream
     # A file cut without encoding anew counts frames that it does not show.
     expected = min(info.num_frames, round(info.seconds * info.fps))
     expected = max(expected, report.frames)

@@ -8,6 +8,10 @@ Writes to DIR:
   manifest.csv         a row for every file in VIDEOS: kept, or skipped and why
   prepared.json        options, counts, shards; written last, the mark of completion
 
+Of a file with several programmes, such as the transport stream of a broadcast, picture
+and sound of the one that comes first in it are taken; manifest.csv has the numbers
+of the two streams, as FFmpeg counts.
+
 The same command goes on after it was stopped, and does nothing once it is finished.
 """
 

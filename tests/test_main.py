@@ -401,6 +401,8 @@ def test_extract_gives_vectors_with_times_and_provenance(
         weights = json.loads((finished / "model.json").read_text())["sha256"]
         assert about["model_sha256"] == weights
         assert (about["video"], about["clips"]) == (str(file), n)
+        expected = (0, -1 if file == files[0] else 1)
+        assert (about["video_stream"], about["audio_stream"]) == expected
     assert len(pq.read_table(out)) == at  # the folder is one table, for any reader
     assert not list(out.glob(".*.tmp"))
     (told,) = out.glob("_*broken*.json")

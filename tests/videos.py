@@ -7,6 +7,7 @@ second they belong to: see `level` and `pitch_hz`.
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -59,6 +60,7 @@ def write_video(
     rate_hz: int = 24_000,
     layout: str = "mono",
     title: str = "",
+    options: dict[str, str] | None = None,
 ) -> Path:
     """Write a video with sound.
 
@@ -80,13 +82,14 @@ def write_video(
         rate_hz: Of the sound.
         layout: Channels.
         title: Of the container.
+        options: Of FFmpeg, for the container.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(sound, str):
         sound = tones(seconds, rate_hz, from_s=sound_from_s)
     if times_s is None:
         times_s = [i / fps for i in range(round(seconds * fps))]
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=options or {}) as container:
         container.metadata["title"] = title
         video = container.add_stream(video_codec, rate=fps)
         video.width, video.height, video.pix_fmt = width, height, pix_fmt
@@ -134,6 +137,47 @@ def _pieces(sound, rate_hz, layout, from_s):
         piece.pts = round(from_s * rate_hz) + first
         piece.time_base = Fraction(1, rate_hz)
         yield piece
+
+
+PACKET = 188  # bytes, of a transport stream
+FIRST_PID = 32  # that is not reserved, as those of tables of the whole stream are
+
+
+def write_programmes(path: Path, *programmes: dict[str, Any]) -> Path:
+    """Write a transport stream of programmes 1, 2, ..., each made by `write_video`.
+
+    PyAV writes one programme alone: their packets are interleaved here, those of 1
+    first, behind one table that names them all.
+    """
+    packets, table = [], b""
+    for number, how in enumerate(programmes, 1):
+        pid = 0x1000 + number
+        options = {
+            "mpegts_service_id": str(number),
+            "mpegts_pmt_start_pid": str(pid),
+            "mpegts_start_pid": str(0x100 * number),
+        }
+        table += number.to_bytes(2, "big") + (0xE000 | pid).to_bytes(2, "big")
+        data = write_video(path, options=options, **how).read_bytes()
+        every = [data[at : at + PACKET] for at in range(0, len(data), PACKET)]
+        own = [x for x in every if int.from_bytes(x[1:3], "big") & 0x1FFF >= FIRST_PID]
+        packets += [(at / len(own), number, packet) for at, packet in enumerate(own)]
+    length = 0xB000 | len(table) + 9
+    section = b"\0" + length.to_bytes(2, "big") + bytes.fromhex("0001c10000") + table
+    section += _crc(section).to_bytes(4, "big")
+    first = (bytes.fromhex("4740001000") + section).ljust(PACKET, b"\xff")
+    path.write_bytes(first + b"".join(packet for *_, packet in sorted(packets)))
+    return path
+
+
+def _crc(data: bytes) -> int:
+    """CRC-32 as MPEG-2 has it: the highest bit first, and nothing inverted."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte << 24
+        for _ in range(8):
+            crc = (crc << 1) ^ (0x104C11DB7 if crc >> 31 else 0)
+    return crc
 
 
 def damage(path: Path, *, at: float, num_bytes: int = 4000) -> None:

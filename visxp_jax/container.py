@@ -132,7 +132,13 @@ def check_file(path: Path) -> None:
 def streams_of(
     container: Any, path: Path
 ) -> tuple[av.VideoStream, av.AudioStream | None]:
-    """The video and the best audio stream, within the limits."""
+    """The picture and the sound of one programme, within the limits.
+
+    The picture is the first video stream that is no cover. The sound is what FFmpeg
+    takes for the best of those that belong to it: where the container has programmes,
+    as transport streams have, of the same one, and none where that one has none; else
+    of the whole file.
+    """
     if len(container.streams) > MAX_STREAMS:
         count = len(container.streams)
         raise MediaError(path, f"over the limit of {MAX_STREAMS} streams: {count}")
@@ -143,6 +149,9 @@ def streams_of(
     ]
     if not videos:
         raise MediaError(path, "no video stream")
+    # As OpenCV and PySceneDetect, by which VisXP finds its shots, take it. FFmpeg's
+    # best goes by bit rate and by what its probing has seen: of equal programmes it
+    # may be any, and another with the next version.
     video = videos[0]
     if video.codec_context is None:
         raise MediaError(path, "no decoder for its video")
@@ -156,7 +165,7 @@ def streams_of(
         raise MediaError(
             path, f"over the limit of {MAX_DURATION_S:.0f} s: {seconds:.0f} s"
         )
-    audio = container.streams.best("audio")
+    audio = container.streams.best("audio", related=video)
     if audio is not None and audio.codec_context is None:
         audio = None  # sound nothing here can decode
     for stream in (video, audio):

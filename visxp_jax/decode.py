@@ -33,6 +33,7 @@ class Decoding(Generic[Made]):
         pictures: What is known of its pictures.
         sounds: The same sound at each of the rates; none if it has none.
         rate: Pictures per second, as far as the file tells.
+        streams: Numbers, as FFmpeg counts, of its picture and its sound, -1 for none.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Decoding(Generic[Made]):
         self._from_s = from_s
         self._container, self._path = container, path
         self._video, self._audio = streams_of(container, path)
+        self.streams = self._video.index, self._audio.index if self._audio else -1
         self._video.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         self._clock = Clock(container.format.name)
         start_s = (self._video.start_time or 0) * Fraction(self._video.time_base or 0)

@@ -8,6 +8,10 @@ learnt, the probability that its sound belongs to its picture; beside it `_NAME.
 which says what made it. The same command goes on after it was stopped, and does again
 only what has changed. Several hosts share the work by --shard.
 
+Of a file with several programmes, such as the transport stream of a broadcast, picture
+and sound of the one that comes first in it are taken; `_NAME.json` has the numbers
+of the two streams, as FFmpeg counts.
+
 Files are read as for training, by `data_prep`: in worker processes with limits, so that
 one that crashes, hangs or eats memory is left out alone. Clips of the videos at hand
 wait in the folder for temporary files (TMPDIR), some 0.5 GB for 2 hours at 256 pixels.
@@ -275,6 +279,8 @@ class Files:
                 "clips": row.clips,
                 **flags,
                 "seconds": row.seconds,
+                "video_stream": row.video_stream,
+                "audio_stream": row.audio_stream,
                 "made_s": round(time.time()),
                 **self._notes,
                 "visxp_jax": __version__,

@@ -86,6 +86,8 @@ class ReadReport:
         frames: Pictures without fault, as far as they had to be decoded.
         faults: Packets and pictures that were damaged.
         leaps: Times that the file's clock was replaced by another, see `Clock`.
+        video_stream: Number, as FFmpeg counts, of the stream that pictures are of.
+        audio_stream: Likewise of the sound, -1 if there is none.
     """
 
     seconds: float = 0.0
@@ -95,11 +97,14 @@ class ReadReport:
     frames: int = 0
     faults: int = 0
     leaps: int = 0
+    video_stream: int = -1
+    audio_stream: int = -1
 
     def note(self, tracks: Decoding[Any]) -> None:
         """Take over what is known of the file by now."""
         self.frames = tracks.pictures.num_frames
         self.faults, self.leaps = tracks.num_faults, tracks.num_leaps
+        self.video_stream, self.audio_stream = tracks.streams
         if tracks.sounds:
             self.sound_seconds = round(max(tracks.sounds[0].position_s, 0.0), 3)
         self.seconds = round(tracks.pictures.position_s, 3)
@@ -122,7 +127,8 @@ def read_clips(
     later leaves the first clips partial. The frame is the latest one shown at or before
     the middle. A last part shorter than one second is dropped, and so are seconds that
     touch a gap left by damage: from the last good frame to the next good key frame.
-    Transport and program streams may be joined of several, see `Clock`.
+    Transport and program streams may be joined of several, see `Clock`. Of several
+    programmes in a file one is read, see `streams_of`.
     Where every picture stands by itself, only those of the clips are decoded.
 
     Args:

@@ -115,7 +115,9 @@ def test_every_file_has_a_row_that_says_why(videos, prepared):
     assert (kept["status"], kept["clips"], kept["label"]) == ("kept", "2", "bell")
     assert (kept["width"], kept["height"], kept["fps"]) == ("64", "48", "10.0")
     assert kept["audio_rate"] == "24000"
+    assert (kept["video_stream"], kept["audio_stream"]) == ("0", "1")
     assert rows["odd/mute.mp4"]["no_audio"] == "2"
+    assert rows["odd/mute.mp4"]["audio_stream"] == "-1"
     assert rows["odd/silent.mp4"]["silent"] == "2"
     assert (rows["odd/cut.mkv"]["no_audio"], rows["odd/cut.mkv"]["partial"]) == (
         "1",

@@ -86,6 +86,7 @@ def test_two_shots_give_two_keyframes_from_their_middles(tmp_path):
         np.testing.assert_allclose(found, colour, atol=8)
     told = about(folder)
     assert told["source"]["name"] == "news.mkv"
+    assert (told["video_stream"], told["audio_stream"]) == (0, 1)
     assert (told["keyframes"], told["shots"], told["frames"]) == (2, 2, 125)
     assert told["spectrograms"] == {"24000": {"written": 2, "padded": 0, "missing": 0}}
 

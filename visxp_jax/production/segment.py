@@ -18,6 +18,10 @@ looks for no shots and writes the empty list of them, which reads as one. Where 
 ends within a window, silence fills it up; where half of it is missing, there is no
 spectrogram, and the network is given zeros.
 
+Of a file with several programmes, such as the transport stream of a broadcast, picture
+and sound of the one that comes first in it are taken; provenance.json has the numbers
+of the two streams, as FFmpeg counts.
+
 A folder appears once it is whole. Those that are done, of the same file with the same
 options, are left alone; a video that cannot be used is named and skipped.
 """

@@ -149,6 +149,8 @@ def _write(task: Task, beat: "Beat") -> dict[str, Any]:
         "visxp_jax": __version__,
         **{name: _version(name) for name in MADE_WITH},
         **task.inputs,
+        "video_stream": report.video_stream,
+        "audio_stream": report.audio_stream,
         "seconds": report.seconds,
         "keyframes": len(times_ms),
         "shots": len(segments.shots),
