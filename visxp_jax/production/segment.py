@@ -18,6 +18,10 @@ looks for no shots and writes the empty list of them, which reads as one. Where 
 ends within a window, silence fills it up; where half of it is missing, there is no
 spectrogram, and the network is given zeros.
 
+Pictures and sound are placed by their timestamps, from the first picture on. Production
+counts the samples that ffmpeg decodes: it puts sound that begins later, or that has a
+gap, too early by that much.
+
 A folder appears once it is whole. Those that are done, of the same file with the same
 options, are left alone; a video that cannot be used is named and skipped.
 """
