@@ -53,6 +53,7 @@ def write_video(
     start_s: float = 0.0,
     video_codec: str = "libx264",
     pix_fmt: str = "yuv420p",
+    aspect: Fraction = Fraction(1),
     keyframe_every: int = 10,
     sound: np.ndarray | None | str = "tones",
     sound_from_s: float = 0.0,
@@ -75,6 +76,7 @@ def write_video(
         start_s: Added to all timestamps.
         video_codec: Of FFmpeg.
         pix_fmt: Of FFmpeg.
+        aspect: Of a pixel, width by height.
         keyframe_every: Frames.
         sound: Samples, 'tones', or None for no audio stream.
         sound_from_s: When the sound starts on the clock of the pictures.
@@ -96,6 +98,7 @@ def write_video(
         base = Fraction(1, fps if video_codec == "mpeg2video" else 1000)
         video.time_base = video.codec_context.time_base = base
         video.gop_size = keyframe_every
+        video.codec_context.sample_aspect_ratio = aspect
         if video_codec == "libx264":
             video.options = {"preset": "ultrafast", "crf": "12"}
         audio = None

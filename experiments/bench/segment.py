@@ -22,7 +22,9 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import av
 import cv2
 import numpy as np
 from python_speech_features import logfbank
@@ -39,6 +41,8 @@ from experiments.bench.measure import (
     interleaved,
     table,
 )
+from visxp_jax.container import streams_of
+from visxp_jax.production.arrays import read_pickled_dict
 from visxp_jax.production.checkpoint import make_encoder, published, read_state
 from visxp_jax.production.extract import BATCH_CPU, WAITING
 from visxp_jax.production.features import features_of, read_folders
@@ -48,6 +52,8 @@ from visxp_jax.production.write_folder import Task, write_folder
 from visxp_jax.streams import read_ahead
 
 RATE_HZ = 24_000
+MEAN, STD = 1.93, 17.89
+LOG_MEL = 0.1  # a larger difference is named
 PEER = "production's way"
 ONE = "visxp segment, one process"
 OURS = "visxp segment"
@@ -73,21 +79,33 @@ def production(video: Path, out: Path) -> list[int]:
         image_name_template="$TIMESTAMP_MS",
     )
     times_ms = sorted(int(file.stem) for file in keyframes.iterdir())
+    wave = samples_of(video)
+    for time_ms in times_ms:
+        window = window_at(wave, time_ms)
+        if len(window):
+            found = {"audio": spectrogram_of(window)}
+            np.savez(spectrograms / f"{time_ms}_{RATE_HZ}.npz", found)
+    return times_ms
+
+
+def samples_of(video: Path) -> np.ndarray:
+    """The sound of a video as production has it, int16, counted from its first one."""
     command = ["ffmpeg", "-nostdin", "-v", "error", "-i", os.path.abspath(video)]
     command += ["-vn", "-f", "s16le", "-ac", "1", "-ar", str(RATE_HZ), "-"]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
-    wave = np.frombuffer(done.stdout, np.int16)
-    for time_ms in times_ms:
-        begin, end = ((time_ms + ms) * RATE_HZ // 1000 for ms in (-500, 500))
-        window = wave[max(begin, 0) : end]
-        if not len(window):
-            continue
-        found = logfbank(
-            window, RATE_HZ, winlen=0.02, winstep=0.01, nfilt=257, nfft=1024
-        )
-        found = (found.astype(np.float32).T[None] - 1.93) / 17.89
-        np.savez(spectrograms / f"{time_ms}_{RATE_HZ}.npz", {"audio": found})
-    return times_ms
+    return np.frombuffer(done.stdout, np.int16)
+
+
+def window_at(wave: np.ndarray, time_ms: int, late: int = 0) -> np.ndarray:
+    """What there is of a second around a time; sound begins `late` samples in."""
+    begin, end = ((time_ms + ms) * RATE_HZ // 1000 - late for ms in (-500, 500))
+    return wave[max(begin, 0) : max(end, 0)]
+
+
+def spectrogram_of(window: np.ndarray) -> np.ndarray:
+    """As production makes it, float32 [1, 257, frames]."""
+    found = logfbank(window, RATE_HZ, winlen=0.02, winstep=0.01, nfilt=257, nfft=1024)
+    return (found.astype(np.float32).T[None] - MEAN) / STD
 
 
 def task_of(video: Path, out: Path) -> Task:
@@ -126,18 +144,68 @@ def usable(videos: list[Path], out: Path) -> tuple[list[Path], float, int]:
     return kept, seconds, keyframes
 
 
-def differences(videos: list[Path], folders: Path) -> list[str]:
-    """In which videos production finds other keyframes, by number or by a second."""
-    found = []
-    with tempfile.TemporaryDirectory() as name:
-        for video in videos:
-            theirs = production(video, Path(name) / video.name)
-            with opened(folders / video.stem) as folder:
-                ours = list(folder.keyframes)
-            near = len(ours) == len(theirs) and np.allclose(ours, theirs, atol=1000)
-            if not near:
-                found.append(f"{video.name}: {len(ours)} and {len(theirs)} keyframes")
-    return found
+def late_samples(video: Path) -> int:
+    """How far after the first picture sound begins, 0 if there is none."""
+    with av.open(os.fspath(video)) as container:
+        pictures, sound = streams_of(container, video)
+        start_s = float((pictures.start_time or 0) * (pictures.time_base or 0))
+        first = next(container.decode(sound), None) if sound else None
+    return 0 if first is None else round((first.time - start_s) * RATE_HZ)
+
+
+def log_mel_difference(
+    ours: dict[int, np.ndarray], wave: np.ndarray, late: int
+) -> dict[str, float]:
+    """Of ours, by time, from production's, at times whose whole second it has."""
+    windows = {time_ms: window_at(wave, time_ms, late) for time_ms in ours}
+    found = [
+        STD * np.abs(ours[time_ms] - spectrogram_of(window))
+        for time_ms, window in windows.items()
+        if len(window) == RATE_HZ
+    ]
+    mean, largest = float(np.mean(found or 0)), float(np.max(found or 0))
+    return {"spectrograms": len(found), "mean": mean, "largest": largest}
+
+
+def beside(video: Path, ours: Path) -> dict[str, Any]:
+    """How far a folder of ours is from production's way.
+
+    Keyframes shot by shot. Spectrograms at our times, so that it is the sound that is
+    compared, in units of natural log-mel: once with ffmpeg's samples counted from the
+    first, as production does, once with the first placed by its timestamp, as ours.
+    """
+    wave, late = samples_of(video), late_samples(video)
+    with tempfile.TemporaryDirectory() as scratch, opened(ours) as folder:
+        theirs = production(video, Path(scratch))
+        times = list(folder.keyframes)
+        spectrograms = {
+            time_ms: read_pickled_dict(path)["audio"]
+            for (time_ms, _), path in folder.spectrograms.items()
+        }
+    pairs = zip(times, theirs, strict=True) if len(times) == len(theirs) else ()
+    offsets = [abs(own - their) for own, their in pairs]
+    return {
+        "keyframes": len(times),
+        "of_theirs": len(theirs),
+        "same_time": offsets.count(0),
+        "apart_ms": max(offsets, default=0),
+        "sound_begins_ms": 1000 * late / RATE_HZ,
+        "by_samples": log_mel_difference(spectrograms, wave, 0),
+        "by_timestamps": log_mel_difference(spectrograms, wave, late),
+    }
+
+
+def told(files: dict[str, dict[str, Any]]) -> str:
+    """What `beside` found, for people."""
+    every = files.values()
+    other = [name for name, x in files.items() if x["keyframes"] != x["of_theirs"]]
+    same, apart = sum(x["same_time"] for x in every), max(x["apart_ms"] for x in every)
+    lines = [f"  {same} keyframes at the same ms, others at most {apart} ms apart"]
+    lines += [f"  other numbers of keyframes: {', '.join(other) or 'none'}"]
+    for placed in ("by_samples", "by_timestamps"):
+        far = [name for name, x in files.items() if x[placed]["largest"] > LOG_MEL]
+        lines += [f"  a log-mel {placed} differs by > {LOG_MEL}: {', '.join(far)}"]
+    return "\n".join(lines)
 
 
 def segments(
@@ -170,8 +238,8 @@ def segments(
 
 def features(
     folders: list[Path], keyframes: int, torch_python: str, rounds: int
-) -> tuple[dict[str, Rate], dict[str, dict[str, float]], str]:
-    """Keyframes per second, and by folder their number and how far features differ."""
+) -> tuple[dict[str, Rate], dict[str, float], str]:
+    """Keyframes per second, and by folder the largest difference of a feature."""
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         torch = TorchProcess(
@@ -197,20 +265,16 @@ def features(
             reference=TORCH,
             rounds=rounds,
         )
-        files: dict[str, dict[str, float]] = {}
+        found: dict[str, float] = {}
         for path, rows in zip(folders, ours(), strict=True):
             out = scratch / "rows.npy"
             torch.run(
                 folder=os.fspath(path.absolute()), batch=TORCH_BATCH, out=str(out)
             )
-            difference = float(np.abs(np.load(out) - rows[:, 3:]).max())
-            files[path.name] = {
-                "keyframes": len(rows),
-                "largest_difference": difference,
-            }
+            found[path.name] = float(np.abs(np.load(out) - rows[:, 3:]).max())
         torch.close()
     title = f"features, {keyframes} keyframes"
-    return rates, files, table(title, "keyframes/s", rates, TORCH)
+    return rates, found, table(title, "keyframes/s", rates, TORCH)
 
 
 def main() -> None:
@@ -223,7 +287,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         videos = sorted(path for path in args.videos.iterdir() if path.is_file())
         videos, seconds, keyframes = usable(videos, Path(name))
-        other = differences(videos, Path(name))
+        files = {video.stem: beside(video, Path(name) / video.stem) for video in videos}
         segmented, text = segments(videos, seconds, args.rounds)
         print(text)
         per_s = {
@@ -231,22 +295,24 @@ def main() -> None:
         }
         for job, rate in per_s.items():
             print(f"  {job}: {rate:.1f} segments/s")
-        print("  other keyframes:", "; ".join(other) or "none")
+        print(told(files))
         figures = {
             "videos": len(videos),
             "seconds": seconds,
             "keyframes": keyframes,
             "times_real_time": as_json(segmented),
             "segments_per_s": per_s,
-            "other_keyframes": other,
+            "files": files,
         }
         if args.torch_python:
             folders = [Path(name) / video.stem for video in videos]
-            rates, files, text = features(
+            rates, differences, text = features(
                 folders, keyframes, args.torch_python, args.rounds
             )
             print(text)
-            worst = max(file["largest_difference"] for file in files.values())
+            for file, difference in differences.items():
+                files[file]["largest_feature_difference"] = difference
+            worst = max(differences.values())
             print(f"  largest difference of a feature: {worst:.1e}")
             both = {
                 kind: seconds / segment.per_s + keyframes / encode.per_s
@@ -257,9 +323,8 @@ def main() -> None:
             }
             print(f"  both steps: {both['theirs']:.2f} s and {both['ours']:.2f} s")
             figures["keyframes_per_s"] = as_json(rates)
-            figures["largest_difference"] = worst
+            figures["largest_feature_difference"] = worst
             figures["seconds_of_both_steps"] = both
-            figures["files"] = files
     finish(args.out, "segment", figures)
 
 

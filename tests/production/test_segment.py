@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -177,6 +178,24 @@ def test_pictures_that_stand_by_themselves_are_all_looked_at(tmp_path):
     folder = segmented(write_video(tmp_path / "x.mkv", seconds=4, **mjpeg))
     assert (folder / SHOTS).read_text() == "[(0, 1700), (1700, 4000)]"
     assert about(folder)["frames"] == 40
+
+
+@pytest.mark.parametrize("keyframes", ["shots", "seconds"])
+@pytest.mark.parametrize(
+    ("aspect", "size"),
+    [
+        (Fraction(16, 11), (93, 48)),
+        (Fraction(1, 2), (32, 48)),
+        (Fraction(201, 200), (64, 48)),
+        (Fraction(60_000), (64, 48)),  # over the limit of pixels
+    ],
+)
+def test_keyframes_are_as_wide_as_they_are_shown(keyframes, aspect, size, tmp_path):
+    path = write_video(tmp_path / "a.mkv", seconds=1, aspect=aspect)
+    folder = segmented(path, keyframes=keyframes)
+    (keyframe,) = (folder / "keyframes").iterdir()
+    with Image.open(keyframe) as image:
+        assert image.size == size
 
 
 def test_keyframes_are_upright(tmp_path):

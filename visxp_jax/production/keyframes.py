@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
+from visxp_jax.container import MAX_PIXELS
 from visxp_jax.decode import Decoding, decoding
 from visxp_jax.media import MediaError, ReadReport, why_nothing
 from visxp_jax.shots import ShotDetector
@@ -21,6 +22,7 @@ from visxp_jax.tracks import upright
 # That of production: its networks were trained on such pictures.
 JPEG_QUALITY = 100
 MAX_JPEG_SIDE = 65_500  # of libjpeg
+NEARLY_SQUARE = 0.01  # aspect of pixels, as PySceneDetect has it
 HALF_MS = 500  # of the sound, to each side of the keyframe
 # Frames of the running shot that may become its keyframe, and no more of them than so
 # many bytes, should they be large; of these there may be two such sets.
@@ -58,21 +60,43 @@ def whole_ms(time_s: float) -> int:
     return round(1e6 * time_s) // 1000
 
 
-def jpeg_maker(path: Path) -> Callable[[av.VideoFrame], bytes]:
-    """Makes of the frames of a file JPEG, upright and in full size."""
+def jpeg_maker(path: Path) -> Callable[[av.VideoFrame, float], bytes]:
+    """Makes of the frames of a file JPEG, upright and in full size.
+
+    Of a frame and the aspect of its pixels: where they are no squares, the picture is
+    as wide as it is to be shown, as production's is.
+    """
     reformatter = VideoReformatter()
 
-    def jpeg_of(frame: av.VideoFrame) -> bytes:
-        if max(frame.width, frame.height) > MAX_JPEG_SIDE:
-            size = f"{frame.width} x {frame.height}"
+    def jpeg_of(frame: av.VideoFrame, aspect: float) -> bytes:
+        width = shown_width(frame.width, frame.height, aspect)
+        if max(width, frame.height) > MAX_JPEG_SIDE:
+            size = f"{width} x {frame.height}"
             raise MediaError(path, f"over the limit of JPEG, {MAX_JPEG_SIDE}: {size}")
-        rgb = reformatter.reformat(frame, format="rgb24", threads=1)
+        rgb = reformatter.reformat(
+            frame,
+            width,
+            frame.height,
+            format="rgb24",
+            interpolation=Interpolation.BICUBIC,
+            threads=1,
+        )
         out = io.BytesIO()
         image = Image.fromarray(upright(rgb.to_ndarray(), frame))
         image.save(out, "JPEG", quality=JPEG_QUALITY)
         return out.getvalue()
 
     return jpeg_of
+
+
+def shown_width(width: int, height: int, aspect: float) -> int:
+    """How wide a picture is to be shown; as it is where pixels are nearly squares.
+
+    Also where it would be over the limit of pixels: files may say anything.
+    """
+    shown = max(1, round(width * aspect))
+    nearly = abs(aspect - 1) <= NEARLY_SQUARE
+    return width if nearly or shown * height > MAX_PIXELS else shown
 
 
 def by_seconds(
@@ -96,7 +120,7 @@ def by_seconds(
     """
     report, jpeg_of = segments.report, jpeg_maker(path)
     with decoding(
-        path, made_of=lambda frame, _: jpeg_of(frame), rates_hz=rates_hz
+        path, made_of=lambda frame, _: jpeg_of(frame, tracks.aspect), rates_hz=rates_hz
     ) as tracks:
         second = 0
         for ended in tracks.advance():
@@ -283,7 +307,8 @@ class _Finder:
         chosen = self._candidates.take(end_s)
         if chosen is not None:  # a gap left by damage may be all of a shot
             assert chosen.frame is not None
-            self._chosen.append((chosen, self._jpeg_of(chosen.frame)))
+            jpeg = self._jpeg_of(chosen.frame, self._tracks.aspect)
+            self._chosen.append((chosen, jpeg))
             chosen.frame = None  # its sound may come seconds later
 
     def listen(self, heard_s: float) -> Iterator[Keyframe]:

@@ -22,6 +22,10 @@ Of a file with several programmes, such as the transport stream of a broadcast, 
 and sound of the one that comes first in it are taken; provenance.json has the numbers
 of the two streams, as FFmpeg counts.
 
+Pictures and sound are placed by their timestamps, from the first picture on. Production
+counts the samples that ffmpeg decodes: it puts sound that begins later, or that has a
+gap, too early by that much.
+
 A folder appears once it is whole. Those that are done, of the same file with the same
 options, are left alone; a video that cannot be used is named and skipped.
 """
