@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Generic
 
 import av
+import numpy as np
 from av.error import FFmpegError
 
 from visxp_jax.clock import Clock
@@ -130,7 +131,7 @@ class Decoding(Generic[Made]):
                 assert isinstance(frame, av.AudioFrame)
                 # Copies: FFmpeg names the channels of a frame that did not, once the
                 # first resampler has it, and the next would take it for a change.
-                copies = [_copied(frame) for _ in self.sounds[1:]]
+                copies = [copied(frame) for _ in self.sounds[1:]]
                 for sound, own in zip(self.sounds, [frame, *copies], strict=False):
                     sound.add(own)
         except (FFmpegError, ValueError):
@@ -138,10 +139,17 @@ class Decoding(Generic[Made]):
                 sound.fault()
 
 
-def _copied(frame: av.AudioFrame) -> av.AudioFrame:
-    copy = av.AudioFrame.from_ndarray(
-        frame.to_ndarray(), format=frame.format.name, layout=frame.layout.name
-    )
+def copied(frame: av.AudioFrame, channel: int | None = None) -> av.AudioFrame:
+    """A copy of a piece of sound, or of one of its channels: the last if fewer."""
+    values: Any = frame.to_ndarray()
+    layout = frame.layout.name
+    if channel is not None:
+        count = frame.layout.nb_channels
+        at = min(channel, count - 1)
+        planar = frame.format.is_planar
+        values = values[at : at + 1] if planar else values[:, at::count]
+        values, layout = np.ascontiguousarray(values), "mono"
+    copy = av.AudioFrame.from_ndarray(values, format=frame.format.name, layout=layout)
     copy.sample_rate = frame.sample_rate
     copy.pts, copy.time_base = frame.pts, frame.time_base
     return copy

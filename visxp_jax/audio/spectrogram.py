@@ -41,6 +41,9 @@ class Spectrogram:
         floor: Smallest power before the log.
         mean: Subtracted from the log, ...
         std: ... which is then divided by this.
+        low_hz: Where the lowest band begins, ...
+        high_hz: ... and the highest ends, of all banks but 'linear'; None for half the
+            rate.
     """
 
     name: str
@@ -58,6 +61,8 @@ class Spectrogram:
     floor: float
     mean: float
     std: float
+    low_hz: float = 0.0
+    high_hz: float | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -142,27 +147,36 @@ class Spectrogram:
         from scipy import sparse
 
         bins = self.n_fft // 2 + 1
+        high_hz = self.rate_hz / 2 if self.high_hz is None else self.high_hz
         if self.bank == "linear":
             weights = np.eye(self.bands, bins)
         elif self.bank == "mel":
             import librosa.filters  # late: loading it takes a second
 
             weights = librosa.filters.mel(
-                sr=self.rate_hz, n_fft=self.n_fft, n_mels=self.bands
+                sr=self.rate_hz,
+                n_fft=self.n_fft,
+                n_mels=self.bands,
+                fmin=self.low_hz,
+                fmax=high_hz,
             )
         else:
-            weights = _htk_bins_bank(self.rate_hz, self.n_fft, self.bands)
+            weights = _htk_bins_bank(
+                self.rate_hz, self.n_fft, self.bands, self.low_hz, high_hz
+            )
         return sparse.csr_array((weights / self.n_fft).astype(np.float32))
 
 
-def _htk_bins_bank(rate_hz: int, n_fft: int, bands: int) -> np.ndarray:
+def _htk_bins_bank(
+    rate_hz: int, n_fft: int, bands: int, low_hz: float, high_hz: float
+) -> np.ndarray:
     """Triangles whose corners are rounded down to whole bins, [bands, bins].
 
     Where two corners share a bin the triangle has no area: at 24 kHz 38 of 257 bands
     are always empty. Published weights were trained on that.
     """
-    top_mel = 2595 * np.log10(1 + rate_hz / 2 / 700)
-    mels = np.linspace(0, top_mel, bands + 2)
+    low_mel, top_mel = (2595 * np.log10(1 + hz / 700) for hz in (low_hz, high_hz))
+    mels = np.linspace(low_mel, top_mel, bands + 2)
     corners = np.floor((n_fft + 1) * 700 * (10 ** (mels / 2595) - 1) / rate_hz)
     low, peak, high = (corners[i : i + bands, None] for i in range(3))
     bins = np.arange(n_fft // 2 + 1)
