@@ -24,12 +24,12 @@ NEEDED = (
     *("jax", "flax", "optax", "orbax.checkpoint", "clu", "av", "PIL", "librosa"),
     *("scipy", "sklearn", "pyarrow", "safetensors", "tensorflow_datasets", "yaml"),
 )
-# What is not needed for all: module, for what, how to get it.
+# What is not needed for all: module, for what, how to get it (in our folder).
 OPTIONAL = (
-    ("tensorflow", "data as TFRecord", "pip install 'visxp-jax[tf]'"),
+    ("tensorflow", "data as TFRecord", "pip install '.[tf]'"),
     ("grain", "data as ArrayRecord", "pip install grain"),
-    ("scenedetect", "shots", "pip install 'visxp-jax[shots]'"),
-    ("usearch", "approximate search", "pip install 'visxp-jax[search]'"),
+    ("scenedetect", "shots", "pip install '.[shots]'"),
+    ("usearch", "approximate search", "pip install '.[search]'"),
 )
 CODECS = ("h264", "hevc", "vp9", "mpeg4", "aac", "mp3", "opus")
 
