@@ -34,7 +34,6 @@ class Decoding(Generic[Made]):
         pictures: What is known of its pictures.
         sounds: The same sound at each of the rates; none if it has none.
         rate: Pictures per second, as far as the file tells.
-        aspect: Of a pixel as it is to be shown, width by height; 1 if nothing is said.
         streams: Numbers, as FFmpeg counts, of its picture and its sound, -1 for none.
     """
 
@@ -56,7 +55,6 @@ class Decoding(Generic[Made]):
         self._clock = Clock(container.format.name)
         start_s = (self._video.start_time or 0) * Fraction(self._video.time_base or 0)
         self.rate = self._video.guessed_rate or self._video.average_rate
-        self.aspect = float(self._video.sample_aspect_ratio or 1)
         self.pictures = PictureTrack(
             self._video,
             made_of=made_of,

@@ -48,6 +48,7 @@ class PictureTrack(Generic[Made]):
 
     Attributes:
         position_s: Pictures are known up to here.
+        pixel_aspect: As pixels are to be shown, width by height; 1 if nothing is said.
         num_frames: Frames without fault, as far as they were decoded.
         num_faults: Frames and packets that were damaged, or hung on damaged ones.
         damaged: Seconds that touch a gap or have no frame at their middle.
@@ -88,7 +89,7 @@ class PictureTrack(Generic[Made]):
         self._start = round(start_s / base)
         self._frame_s = float(1 / stream.average_rate) if stream.average_rate else 0.0
         self._made_of = made_of
-        self._pixel_aspect = float(stream.sample_aspect_ratio or 1)
+        self.pixel_aspect = float(stream.sample_aspect_ratio or 1)
         self._on_frame = on_frame
         self._max_pixels = max_pixels
         self._max_s = max_s
@@ -187,7 +188,7 @@ class PictureTrack(Generic[Made]):
                 self._shown = None
                 return None
             self._shown_picture = Picture(
-                self._made_of(frame, self._pixel_aspect), time_s
+                self._made_of(frame, self.pixel_aspect), time_s
             )
         return self._shown_picture
 

@@ -17,7 +17,7 @@ from visxp_jax.container import MAX_PIXELS
 from visxp_jax.decode import Decoding, decoding
 from visxp_jax.media import MediaError, ReadReport, why_nothing
 from visxp_jax.shots import ShotDetector
-from visxp_jax.tracks import upright
+from visxp_jax.tracks import Make, upright
 
 # That of production: its networks were trained on such pictures.
 JPEG_QUALITY = 100
@@ -60,7 +60,7 @@ def whole_ms(time_s: float) -> int:
     return round(1e6 * time_s) // 1000
 
 
-def jpeg_maker(path: Path) -> Callable[[av.VideoFrame, float], bytes]:
+def jpeg_maker(path: Path) -> Make[bytes]:
     """Makes of the frames of a file JPEG, upright and in full size.
 
     Of a frame and the aspect of its pixels: where they are no squares, the picture is
@@ -68,8 +68,8 @@ def jpeg_maker(path: Path) -> Callable[[av.VideoFrame, float], bytes]:
     """
     reformatter = VideoReformatter()
 
-    def jpeg_of(frame: av.VideoFrame, aspect: float) -> bytes:
-        width = shown_width(frame.width, frame.height, aspect)
+    def jpeg_of(frame: av.VideoFrame, pixel_aspect: float) -> bytes:
+        width = shown_width(frame.width, frame.height, pixel_aspect)
         if max(width, frame.height) > MAX_JPEG_SIDE:
             size = f"{width} x {frame.height}"
             raise MediaError(path, f"over the limit of JPEG, {MAX_JPEG_SIDE}: {size}")
@@ -89,13 +89,13 @@ def jpeg_maker(path: Path) -> Callable[[av.VideoFrame, float], bytes]:
     return jpeg_of
 
 
-def shown_width(width: int, height: int, aspect: float) -> int:
+def shown_width(width: int, height: int, pixel_aspect: float) -> int:
     """How wide a picture is to be shown; as it is where pixels are nearly squares.
 
     Also where it would be over the limit of pixels: files may say anything.
     """
-    shown = max(1, round(width * aspect))
-    nearly = abs(aspect - 1) <= NEARLY_SQUARE
+    shown = max(1, round(width * pixel_aspect))
+    nearly = abs(pixel_aspect - 1) <= NEARLY_SQUARE
     return width if nearly or shown * height > MAX_PIXELS else shown
 
 
@@ -118,10 +118,8 @@ def by_seconds(
     Raises:
         MediaError: the file cannot be used, or has no whole second.
     """
-    report, jpeg_of = segments.report, jpeg_maker(path)
-    with decoding(
-        path, made_of=lambda frame, _: jpeg_of(frame, tracks.aspect), rates_hz=rates_hz
-    ) as tracks:
+    report = segments.report
+    with decoding(path, made_of=jpeg_maker(path), rates_hz=rates_hz) as tracks:
         second = 0
         for ended in tracks.advance():
             while tracks.pictures.has(second) and (
@@ -307,7 +305,7 @@ class _Finder:
         chosen = self._candidates.take(end_s)
         if chosen is not None:  # a gap left by damage may be all of a shot
             assert chosen.frame is not None
-            jpeg = self._jpeg_of(chosen.frame, self._tracks.aspect)
+            jpeg = self._jpeg_of(chosen.frame, self._tracks.pictures.pixel_aspect)
             self._chosen.append((chosen, jpeg))
             chosen.frame = None  # its sound may come seconds later
 
