@@ -36,7 +36,8 @@ class VideoRow:
         height: Of the pictures as stored.
         audio_rate: Hz, 0 without sound.
         video_stream: Number, as FFmpeg counts, of the stream that pictures are of.
-        audio_stream: Likewise of the sound, -1 if there is none.
+        audio_stream: Likewise of the sound, -1 if there is none. Both are -1 of what
+            an earlier version prepared.
     """
 
     file: str

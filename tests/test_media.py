@@ -163,6 +163,7 @@ def test_rotation_is_applied(tmp_path):
         (".mp4", {"pix_fmt": "yuv420p10le"}),
         (".mov", {"video_codec": "qtrle", "pix_fmt": "argb"}),
         (".mp4", {"layout": "5.1", "rate_hz": 48_000}),
+        (".mp4", {"layout": "7.1", "rate_hz": 48_000}),
         (".mp4", {"layout": "stereo", "rate_hz": 44_100}),
         (".mp4", {"rate_hz": 8_000}),
     ],

@@ -14,8 +14,10 @@ import pytest
 from python_speech_features import base, sigproc
 from scipy.signal import get_window
 
+from tests.videos import tones, write_programmes, write_video
 from visxp_jax.audio.spectrogram import VISXP_RATES_HZ
 from visxp_jax.decode import copied
+from visxp_jax.errors import VisxpError
 from visxp_jax.production.arrays import pickled_dict
 from visxp_jax.reference import AS_ROUNDING, compare
 
@@ -197,13 +199,35 @@ def test_other_shapes_are_explained(shape, why, video):
     assert why in told
 
 
+def test_a_second_without_sound_is_compared_with_other_streams_only(tmp_path):
+    silent = {"sound": tones(1.5, 24_000), "seconds": 4.0}
+    path = write_video(tmp_path / "x.mkv", **silent, audio_codec="pcm_s16le")
+    strange = np.random.default_rng(1).normal(0, 3000, 24_000)
+    with pytest.raises(VisxpError, match="must have sound at 2.5 s, but has none"):
+        compare(path, stored(path, recipe(strange)))
+    path = write_programmes(tmp_path / "x.ts", {"sound": None}, {})
+    with av.open(str(path)) as container:
+        pieces = [piece.to_ndarray()[0] for piece in container.decode(audio=0)]
+    whole = (np.concatenate(pieces) * 32_768).round()
+    begin = 2 * 24_000
+    line, note = compare(path, stored(path, recipe(whole[begin : begin + 24_000])))
+    assert "because audio stream 2 of the file in place of the one taken" in line
+    assert note == "the video has sound for 0% of that second"
+
+
 @pytest.mark.parametrize("form", ["fltp", "flt"])
 def test_one_channel_is_copied(form):
     sides = np.arange(6, dtype=np.float32).reshape(2, 3)
-    laid = sides if form == "fltp" else sides.T.reshape(1, 6)
+    packed = sides.T.reshape(1, 6)
+    laid = sides if form == "fltp" else packed
     frame = av.AudioFrame.from_ndarray(laid, form, "stereo")
     frame.sample_rate, frame.pts, frame.time_base = 8_000, 5, Fraction(1, 8_000)
-    for channel, side in ((None, laid), (0, sides[:1]), (1, sides[1:]), (7, sides[1:])):
+    for channel, side in (
+        (None, packed),
+        (0, sides[:1]),
+        (1, sides[1:]),
+        (7, sides[1:]),
+    ):
         copy = copied(frame, channel)
         np.testing.assert_array_equal(copy.to_ndarray(), side)
         assert (copy.sample_rate, copy.pts, copy.samples) == (8_000, 5, 3)

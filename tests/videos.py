@@ -134,8 +134,8 @@ def _pieces(sound, rate_hz, layout, from_s):
         return
     channels = len(av.AudioLayout(layout).channels)
     for first in range(0, len(sound), 1024):
-        samples = np.tile(sound[first : first + 1024], (channels, 1))
-        piece = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
+        samples = np.repeat(sound[first : first + 1024], channels)[None]
+        piece = av.AudioFrame.from_ndarray(samples, format="flt", layout=layout)
         piece.rate = rate_hz
         piece.pts = round(from_s * rate_hz) + first
         piece.time_base = Fraction(1, rate_hz)

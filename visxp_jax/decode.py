@@ -21,7 +21,7 @@ from visxp_jax.container import (
     streams_of,
 )
 from visxp_jax.seeking import packets_from
-from visxp_jax.tracks import Made, Make, OnFrame, PictureTrack, SoundTrack
+from visxp_jax.tracks import Made, Make, OnFrame, PictureTrack, SoundTrack, planes_of
 
 # Pictures this far on, and no sound of the second yet: there is none.
 MAX_LAG_S = 10.0
@@ -139,15 +139,17 @@ class Decoding(Generic[Made]):
 
 def copied(frame: av.AudioFrame, channel: int | None = None) -> av.AudioFrame:
     """A copy of a piece of sound, or of one of its channels: the last if fewer."""
-    values: Any = frame.to_ndarray()
-    layout = frame.layout.name
+    layout, channels = frame.layout.name, frame.layout.nb_channels
+    planes = list(planes_of(frame))
+    # Packed, as planes of more than 7 channels are not taken.
+    values: Any = np.stack(planes, axis=-1).reshape(-1, channels)
     if channel is not None:
-        count = frame.layout.nb_channels
-        at = min(channel, count - 1)
-        planar = frame.format.is_planar
-        values = values[at : at + 1] if planar else values[:, at::count]
-        values, layout = np.ascontiguousarray(values), "mono"
-    copy = av.AudioFrame.from_ndarray(values, format=frame.format.name, layout=layout)
+        values, layout = values[:, [min(channel, channels - 1)]], "mono"
+    copy = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(values).reshape(1, -1),
+        format=frame.format.packed.name,
+        layout=layout,
+    )
     copy.sample_rate = frame.sample_rate
     copy.pts, copy.time_base = frame.pts, frame.time_base
     return copy

@@ -18,6 +18,7 @@ from pathlib import Path
 from visxp_jax import __version__
 from visxp_jax.command_line import Parser, command
 from visxp_jax.errors import VisxpError
+from visxp_jax.media import printable
 from visxp_jax.reference import compare
 
 NEEDED = (
@@ -32,6 +33,34 @@ OPTIONAL = (
     ("usearch", "approximate search", "pip install '.[search]'"),
 )
 CODECS = ("h264", "hevc", "vp9", "mpeg4", "aac", "mp3", "opus")
+
+
+TIMEOUT_S = 120.0  # of a video of which no further second is read
+
+
+def compared(task: tuple[Path, Path], beat: Callable[[], None]) -> list[str] | str:
+    """What `compare` says, or why it says nothing; runs in a worker."""
+    try:
+        return compare(*task, beat)
+    except VisxpError as error:
+        return str(error)
+
+
+def compare_isolated(video: Path, reference: Path) -> list[str]:
+    """The same of a file that may bring down who reads it.
+
+    Raises:
+        VisxpError: see `compare`; or it does.
+    """
+    from data_prep.pool import Failure, run_isolated
+
+    task = (video, reference)
+    ((_, result),) = run_isolated(compared, [task], timeout_s=TIMEOUT_S, workers=1)
+    if isinstance(result, Failure):
+        raise VisxpError(f"{printable(video)} cannot be read: {result.reason}")
+    if isinstance(result, str):
+        raise VisxpError(result)
+    return result
 
 
 def installation() -> Iterator[tuple[bool, str]]:
@@ -90,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
     if (args.video is None) != (args.reference is None):
         parser.error("--video and --reference go together")
     if args.video is not None:
-        lines = compare(args.video, args.reference)
+        lines = compare_isolated(args.video, args.reference)
         print("\n".join(lines))
         return 0 if lines[0].startswith("equal") else 1
     well = True

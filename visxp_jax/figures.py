@@ -80,8 +80,8 @@ def final_figures(
     clusters = make_method(config, last, session.model).clusters
     k = clusters.number if clusters else max(2, len(session.dataset.label_names))
     by_chance = judge.chance_clusters(labels, k)
-    first = scores[config.stages[0]]
-    figures: judge.Scores = {"avc_accuracy": first.get("avc_accuracy")}
+    taught = [x["avc_accuracy"] for x in scores.values() if "avc_accuracy" in x]
+    figures: judge.Scores = {"avc_accuracy": taught[0] if taught else None}
     common = ("common_accuracy", "chance_common_accuracy")
     figures |= {name: scores[last][name] for name in common if name in scores[last]}
     for name in (

@@ -8,7 +8,7 @@ explains the difference, or most of it.
 import dataclasses
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +29,7 @@ from visxp_jax.container import (
 )
 from visxp_jax.decode import copied
 from visxp_jax.errors import VisxpError
+from visxp_jax.media import PARTIAL_SHARE
 from visxp_jax.production.arrays import read_pickled_dict
 from visxp_jax.production.folder import time_and_rate
 from visxp_jax.tracks import SoundTrack
@@ -81,6 +82,18 @@ class Setting(NamedTuple):
     spectrogram: Spectrogram
     source: Source
     late: int = 0
+
+
+class Heard(NamedTuple):
+    """Sound of a source around a second.
+
+    Attributes:
+        wave: float32 [SPAN_S * rate_hz] in [-1, 1], zeros where there is none.
+        share: Of the second itself that there is sound for.
+    """
+
+    wave: np.ndarray
+    share: float
 
 
 class Difference(NamedTuple):
@@ -166,18 +179,21 @@ def other_streams(path: Path) -> list[int]:
 
 
 def read_waves(
-    path: Path, sources: Sequence[Source], first_ms: int
-) -> dict[Source, np.ndarray]:
+    path: Path,
+    sources: Sequence[Source],
+    first_ms: int,
+    on_second: Callable[[], object],
+) -> dict[Source, Heard]:
     """The sound from `first_ms` on, for `SPAN_S`, in one pass.
 
     Args:
         path: A local video file.
         sources: All of one stream, the first of the mix of all channels.
         first_ms: Counted from the first picture; may be negative.
+        on_second: Called for every second passed.
 
     Returns:
-        float32 [SPAN_S * rate_hz] in [-1, 1], zeros where there is none; those with
-        nothing at all are left out.
+        What there is of each; those with nothing in the second itself are left out.
 
     Raises:
         MediaError: the file cannot be opened, has no video, or is over a limit.
@@ -190,7 +206,7 @@ def read_waves(
         tracks = [SoundTrack(rate_hz=x.rate_hz, start_s=start_s) for x in sources]
         for track in tracks:
             track.forget(first_ms // 1000)
-        clock = Clock(container.format.name)
+        clock, second = Clock(container.format.name), 0
         for packet in packets_of(container, path, video, audio, clock):
             if packet.stream is video:
                 continue
@@ -206,6 +222,9 @@ def read_waves(
             except (FFmpegError, ValueError):
                 for track in tracks:
                     track.fault()
+            while tracks[0].position_s > second:
+                second += 1
+                on_second()
             # A second more: the others hold back more, or less, and end in an echo.
             if tracks[0].position_s > first_ms / 1000 + SPAN_S + 1:
                 break
@@ -215,9 +234,10 @@ def read_waves(
             rate = source.rate_hz
             first = first_ms * rate // 1000
             parts = [track.window(first + i * rate) for i in range(SPAN_S)]
-            if any(filled for _, filled in parts):
+            if filled := parts[FURTHEST_S][1]:
                 wave = np.concatenate([samples for samples, _ in parts])
-                waves[source] = wave.astype(np.float32) / 32_768
+                wave = wave.astype(np.float32) / 32_768
+                waves[source] = Heard(wave, filled / rate)
     return waves
 
 
@@ -273,8 +293,15 @@ def _at_its_best(setting: Setting, wave: np.ndarray, reference: np.ndarray) -> S
     return best._replace(name=f"{setting.name}, and {when}" if setting.name else when)
 
 
-def compare(video: Path, reference: Path) -> list[str]:
+def compare(
+    video: Path, reference: Path, on_second: Callable[[], object] = lambda: None
+) -> list[str]:
     """What to say of a reference and the same second of a video.
+
+    Args:
+        video: A local file.
+        reference: Named by its time and rate, as VisXP's are.
+        on_second: Called for every second of sound that is decoded.
 
     Returns:
         Lines; the first begins with 'equal' or 'differs'.
@@ -286,39 +313,52 @@ def compare(video: Path, reference: Path) -> list[str]:
     wanted = _read_reference(reference, rate_hz)
     ours = Setting("", visxp_at(rate_hz), Source(None, rate_hz))
     first_ms = middle_ms - 500 - 1000 * FURTHEST_S
-    waves = read_waves(video, [ours.source], first_ms)
+
+    def read(sources: Sequence[Source]) -> dict[Source, Heard]:
+        return read_waves(video, sources, first_ms, on_second)
+
+    waves = read([ours.source])
+    streams = [Source(stream, rate_hz) for stream in other_streams(video)]
+    for source in streams if not waves else ():
+        waves |= read([source])
     if not waves:
         raise VisxpError(
             f"{printable(video)} must have sound at {middle_ms / 1000:.1f} s, but has "
             "none there."
         )
+    nothing = Heard(np.zeros(SPAN_S * rate_hz, np.float32), 0.0)
+    own_sound = waves.get(ours.source, nothing)
     notes = []
+    if own_sound.share < 1 - PARTIAL_SHARE:
+        notes = [f"the video has sound for {own_sound.share:.0%} of that second"]
     if wanted.shape != ours.spectrogram.shape:
         bands, frames = ours.spectrogram.shape
-        notes = [
+        notes += [
             f"shape: [1, {bands}, {frames}] expected, got [1, {wanted.shape[0]}, "
             f"{wanted.shape[1]}]; {_why(wanted.shape, ours.spectrogram.shape)}"
         ]
         if len(wanted) != bands:
             return ["differs: it has another number of bands", *notes]
-    own = difference_of(ours, waves[ours.source], wanted)
+    own = difference_of(ours, own_sound.wave, wanted)
     if own.largest < TOLERANCE:
         return [f"equal: {own} (limit of the largest {TOLERANCE})", *notes]
     others = list(settings(rate_hz))
     sources = {setting.source for setting in others} - {ours.source}
-    waves |= read_waves(video, [ours.source, *sources], first_ms)
-    others.append(_at_its_best(ours, waves[ours.source], wanted))
-    for stream in other_streams(video):
-        source = Source(stream, rate_hz)
-        waves |= read_waves(video, [source], first_ms)
+    waves |= read([ours.source, *sources])
+    if ours.source in waves:
+        others.append(_at_its_best(ours, own_sound.wave, wanted))
+    for source in streams:
+        if source not in waves:
+            waves |= read([source])
         if source in waves:
-            name = f"audio stream {stream} of the file in place of the one taken here"
+            number = source.stream
+            name = f"audio stream {number} of the file in place of the one taken here"
             other = ours._replace(name=name, source=source)
-            others.append(_at_its_best(other, waves[source], wanted))
+            others.append(_at_its_best(other, waves[source].wave, wanted))
     with warnings.catch_warnings():  # librosa's, of filters that no bin feeds
         warnings.simplefilter("ignore", UserWarning)
         tried = [
-            (difference_of(setting, waves[setting.source], wanted), setting.name)
+            (difference_of(setting, waves[setting.source].wave, wanted), setting.name)
             for setting in others
             if setting.source in waves
         ]

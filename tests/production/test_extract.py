@@ -66,6 +66,27 @@ def test_folders_become_feature_files(network, tmp_path, capsys):
     assert np.abs(again - rows).max() > 1e-3
 
 
+def test_a_folder_that_may_not_be_read_costs_the_others_nothing(
+    network, tmp_path, capsys, monkeypatch
+):
+    closed, good = folder(tmp_path / "closed"), folder(tmp_path / "good")
+
+    def allowed(work):
+        def one(path, *args, **more):
+            if str(path).startswith(str(closed)):
+                raise PermissionError(13, "Permission denied", str(path))
+            return work(path, *args, **more)
+
+        return one
+
+    monkeypatch.setattr(os, "stat", allowed(os.stat))
+    monkeypatch.setattr(os, "listdir", allowed(os.listdir))
+    assert extract.main([str(closed), str(good), *network]) == 0
+    told = capsys.readouterr()
+    assert "closed: PermissionError" in told.err
+    assert "good: 3 keyframes" in told.out
+
+
 def test_folders_are_found_in_a_folder_of_them(network, tmp_path, capsys):
     every = tmp_path / "every"
     source = folder(every / "a")

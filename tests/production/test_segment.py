@@ -188,6 +188,7 @@ def test_pictures_that_stand_by_themselves_are_all_looked_at(tmp_path):
         (Fraction(1, 2), (32, 48)),
         (Fraction(201, 200), (64, 48)),
         (Fraction(60_000), (64, 48)),  # over the limit of pixels
+        (Fraction(2000), (64, 48)),  # and of JPEG
     ],
 )
 def test_keyframes_are_as_wide_as_they_are_shown(keyframes, aspect, size, tmp_path):

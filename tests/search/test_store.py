@@ -18,6 +18,7 @@ from tests.search.features import vectors, write_features
 from visxp_jax.errors import VisxpError
 from visxp_jax.search.adding import add
 from visxp_jax.search.compacting import compact
+from visxp_jax.search.segments import COLUMNS
 from visxp_jax.search.store import Store
 from visxp_jax.train.lock import locked
 
@@ -327,6 +328,25 @@ def test_what_does_not_belong_is_skipped_and_named(store, tmp_path):
             assert word in why
             assert str(tmp_path / "bad") not in why
     assert add(store, good) == (0, 2, 0, 0)
+
+
+def test_no_flipped_bit_ends_a_reader(store):
+    """Not in names, which checksums of pages do not cover, nor in offsets."""
+    rng, folder = np.random.default_rng(0), store.path / "segments" / "000001"
+    for name in ("rows.parquet", "thumbnails.arrow"):
+        data = (folder / name).read_bytes()
+        at = [i for i in range(len(data)) if data[i : i + 4] == b"path"]
+        for i in (*at, *rng.choice(len(data), 200, replace=False)):
+            flipped = data[:i] + bytes([data[i] ^ 1]) + data[i + 1 :]
+            (folder / name).write_bytes(flipped)
+            try:
+                first, *_ = Store(store.path).rows()
+            except VisxpError:
+                continue
+            assert first.thumbnails.to_pylist() is not None
+            assert first.table.column_names == list(COLUMNS)
+        (folder / name).write_bytes(data)
+    assert len(store) == 7
 
 
 def test_damage_is_named(store, tmp_path):

@@ -183,6 +183,7 @@ def summary(found: FolderFeatures) -> str:
     """What to say of the features of a folder."""
     notes = [f"{len(found.rows)} keyframes"]
     notes += [f"{found.lost} more of its list are not there"] if found.lost else []
+    notes += ["its list of them cannot be read"] if found.lost is None else []
     notes += [f"{found.missing} without sound"] if found.missing else []
     notes += [f"{found.filled} whose sound ends early"] if found.filled else []
     if found.foreign:

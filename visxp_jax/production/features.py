@@ -1,6 +1,7 @@
 """Features of the keyframes of many folders, in batches that are filled across them."""
 
 import dataclasses
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,14 +44,14 @@ class End(NamedTuple):
 
     path: Path
     error: Exception | None  # why it cannot be used
-    lost: int  # keyframes of its list that are not there
+    lost: int | None  # see `Folder`
 
 
 class FolderFeatures(NamedTuple):
     """Of one folder."""
 
     rows: np.ndarray  # float32 [keyframes, 3 + 512 or 3 + 1024]
-    lost: int  # keyframes that the folder's list has, and which are not there
+    lost: int | None  # see `Folder`
     missing: int  # spectrograms that are not there: zeros, as for the original
     filled: int  # spectrograms that end early: silence stands for the rest
     foreign: int  # spectrograms that VisXP's recipe cannot give
@@ -122,10 +123,10 @@ class _Reading:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.is_archive = not path.is_dir()
+        self.is_archive = not os.path.isdir(path)
         self.opened = ExitStack()
         self.error: Exception | None = None  # the first
-        self.lost = 0
+        self.lost: int | None = 0
 
 
 def _jobs(
@@ -137,7 +138,7 @@ def _jobs(
         try:
             folder = reading.opened.enter_context(opened(path))
             check_rates(folder, settings)
-            reading.lost = len(folder.lost)
+            reading.lost = folder.lost
             times_ms = list(folder.keyframes)
             for time_ms in times_ms:
                 if reading.error is None:  # else the rest would be read in vain
@@ -226,7 +227,7 @@ def _told(sound: Spectrogram | None) -> dict[str, int]:
 
 
 def _finished(
-    rows: list[np.ndarray], lost: int, sounds: Counter[str], settings: Settings
+    rows: list[np.ndarray], lost: int | None, sounds: Counter[str], settings: Settings
 ) -> FolderFeatures | VisxpError:
     found = np.stack(rows)
     if not np.isfinite(found).all():

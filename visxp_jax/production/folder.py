@@ -18,8 +18,8 @@ import stat
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, NoReturn
@@ -73,13 +73,14 @@ class Folder:
         keyframes: Paths by time in ms, in the order of time.
         spectrograms: Paths by (time in ms, samples per second).
         shots: int64 [shots, 2], first and last ms.
-        lost: Times of keyframes that its list has, and which are not there.
+        lost: How many keyframes its list has that are not there; None if there is a
+            list that cannot be read.
     """
 
     keyframes: dict[int, Path]
     spectrograms: dict[tuple[int, int], Path]
     shots: np.ndarray
-    lost: tuple[int, ...]
+    lost: int | None
 
     def shot_at(self, time_ms: int) -> tuple[int, int]:
         """The first shot that a time is in, or `NO_SHOT`.
@@ -121,29 +122,25 @@ def opened(path: Path) -> Iterator[Folder]:
 def folders_of(paths: Sequence[Path], out: Path) -> list[Path]:
     """Folders and archives, and all those in a folder that is none itself, sorted.
 
+    What may not be read stays, to be refused where it is opened.
+
     Args:
         paths: Of the command line.
-        out: Left out.
-
-    Raises:
-        VisxpError: a folder may not be read.
+        out: Left out where it lies in one of them.
     """
     found: list[Path] = []
     for path in paths:
-        parts = (*KINDS, SHOTS.parent)
-        if not path.is_dir() or any((path / part).exists() for part in parts):
-            found.append(path)
-            continue
-        try:
-            inside = sorted(path.iterdir())
-        except OSError as error:
-            raise VisxpError(f"{path} cannot be read: {error.strerror}.") from error
+        inside = []
+        with suppress(OSError):
+            names = os.listdir(path)
+            if not {*KINDS, SHOTS.parent.name} & set(names):
+                inside = [path / name for name in sorted(names)]
         ours = os.path.realpath(out)
         found += [
             one
             for one in inside
             if not one.name.startswith(".")  # unfinished, or a lock
-            and (one.is_dir() or one.name.endswith(ARCHIVES))
+            and (os.path.isdir(one) or one.name.endswith(ARCHIVES))
             and os.path.realpath(one) != ours
         ] or [path]
     return found
@@ -155,7 +152,7 @@ def name_of(path: Path) -> str:
     Without endings, and without what production puts before it in archives' names.
     """
     name = os.path.basename(os.path.abspath(path))
-    if not path.is_dir():
+    if not os.path.isdir(path):  # false, too, of what may not be looked at
         name = name.removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
         name = name.removeprefix("visxp_prep__")
     return name
@@ -295,7 +292,7 @@ def read_folder(path: Path) -> Folder:
         keyframes={time: keyframes[time] for time in times},
         spectrograms=spectrograms,
         shots=read_shots(path / SHOTS, times[-1]),
-        lost=tuple(sorted(read_times(path / TIMES) - keyframes.keys())),
+        lost=_lost(path / TIMES, keyframes),
     )
 
 
@@ -343,15 +340,15 @@ def read_shots(path: Path, last_ms: int) -> np.ndarray:
     return np.array(shots or [(0, last_ms)], np.int64)
 
 
-def read_times(path: Path) -> set[int]:
-    """A list of times in ms, likewise; none where there is no such file.
-
-    Raises:
-        VisxpError: it cannot be read, or holds anything else.
-    """
+def _lost(path: Path, keyframes: Collection[int]) -> int | None:
+    """See `Folder`. Features do not hang on the list, as those of production do not."""
     if not os.path.lexists(path):
-        return set()
-    return {time for (time,) in _listed(path, TIME, "times")}
+        return 0
+    try:
+        listed = {time for (time,) in _listed(path, TIME, "times")}
+    except VisxpError:
+        return None
+    return len(listed - set(keyframes))
 
 
 def _listed(path: Path, one: re.Pattern, what: str) -> list[tuple[int, ...]]:

@@ -64,7 +64,7 @@ def jpeg_maker(path: Path) -> Make[bytes]:
     """Makes of the frames of a file JPEG, upright and in full size.
 
     Of a frame and the aspect of its pixels: where they are no squares, the picture is
-    as wide as it is to be shown, as production's is.
+    as wide as it is to be shown, as production's is (of upright ones).
     """
     reformatter = VideoReformatter()
 
@@ -92,11 +92,12 @@ def jpeg_maker(path: Path) -> Make[bytes]:
 def shown_width(width: int, height: int, pixel_aspect: float) -> int:
     """How wide a picture is to be shown; as it is where pixels are nearly squares.
 
-    Also where it would be over the limit of pixels: files may say anything.
+    Also where it would be over a limit: files may say anything.
     """
     shown = max(1, round(width * pixel_aspect))
     nearly = abs(pixel_aspect - 1) <= NEARLY_SQUARE
-    return width if nearly or shown * height > MAX_PIXELS else shown
+    over = shown > MAX_JPEG_SIDE or shown * height > MAX_PIXELS
+    return width if nearly or over else shown
 
 
 def by_seconds(

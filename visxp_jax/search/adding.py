@@ -171,7 +171,7 @@ def _write(
         name = f"{number:06d}"
         segments.write(store.folder(name), table, vectors, stamps)
         videos = {video for part in parts for video in _videos(part)}
-        kept, _ = store.without(videos, collection)
+        kept, _ = store.without_files(videos, collection)
         kept.append(Segment(name, table.num_rows, collection))
         if again:
             manifest = manifest.letting_in(videos, collection)

@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from visxp_jax.errors import VisxpError
-from visxp_jax.feature_files import MODALITIES, ClipRow
+from visxp_jax.feature_files import DAMAGED, MODALITIES, PLAIN
 from visxp_jax.search.manifest import Segment
 
 GRAPH = "{}.usearch"
 ROWS, THUMBNAILS = "rows.parquet", "thumbnails.arrow"
-COLUMNS = tuple(name for name in ClipRow._fields if name != "thumbnail")
+SCHEMA = pa.schema([field for field in PLAIN if field.name != "thumbnail"])
+COLUMNS = tuple(SCHEMA.names)
 STAMPS = b"stamps"  # of feature files, by the videos in them
 # Feature files are put together to segments of so many clips or a few more: a segment
 # is in memory while it is written, and there should be few.
@@ -65,13 +66,15 @@ def read(folder: Path, segment: Segment, *, vectors: bool) -> Rows:
     try:
         found = (folder / ROWS).stat()
         table = pq.read_table(folder / ROWS, page_checksum_verification=True)
+        table = table.select(list(COLUMNS)).cast(SCHEMA)
         arrays = {
             name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             for name in (MODALITIES if vectors else ())
         }
         with pa.memory_map(os.fspath(folder / THUMBNAILS)) as file:
             thumbnails = pa.ipc.open_file(file).read_all()["thumbnail"]
-    except (OSError, ValueError, pa.ArrowException) as error:
+        thumbnails.validate(full=True)  # its offsets are trusted from here on
+    except DAMAGED as error:
         raise VisxpError(f"{folder} is damaged: {error}.") from error
     every = (table, thumbnails, *arrays.values())
     if any(len(x) != segment.rows for x in every):
@@ -96,7 +99,7 @@ def stamps_of(folder: Path) -> dict[str, list[str]]:
     path = folder / ROWS
     try:
         return json.loads((pq.read_schema(path).metadata or {})[STAMPS])
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+    except DAMAGED as error:
         raise VisxpError(f"{path} is damaged: {error}.") from error
 
 

@@ -154,7 +154,7 @@ class Store:
             number += 1
         return number
 
-    def without(
+    def without_files(
         self, files: set[str], collection: str | None
     ) -> tuple[list[Segment], Counter[str]]:
         """Segments in which these files no longer count, and clips of each that did."""
@@ -186,7 +186,7 @@ class Store:
             VisxpError: one of them is not there; nothing is taken out.
         """
         with self.writing():
-            found, clips = self.without(set(files), collection)
+            found, clips = self.without_files(set(files), collection)
             if missing := sorted(set(files) - clips.keys()):
                 where = (
                     "" if collection is None else f" in the collection {collection!r}"
