@@ -196,6 +196,30 @@ def test_sound_shorter_than_pictures_is_flagged_never_made_up(tmp_path):
     np.testing.assert_allclose(clips[1].log_mel[:, 70:], MEL.silence, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("mode", "taken"), [("infer", 1), ("passthrough", 2)])
+def test_of_several_sounds_that_of_ffmpegs_command_is_taken(mode, taken, tmp_path):
+    """The one by default, else of the most channels; not that of the most bits."""
+    path = tmp_path / "x.mkv"
+    sounds = (96_000, "mono"), (32_000, "stereo"), (24_000, "stereo")
+    with av.open(str(path), "w", options={"default_mode": mode}) as file:
+        pictures = file.add_stream("libx264", rate=10)
+        pictures.width, pictures.height, pictures.pix_fmt = 16, 16, "yuv420p"
+        streams = [
+            file.add_stream("pcm_s16le", rate=rate, layout=layout)
+            for rate, layout in sounds
+        ]
+        for _ in range(10):
+            file.mux(pictures.encode(av.VideoFrame(16, 16, "yuv420p")))
+        file.mux(pictures.encode(None))
+        for stream, (rate, layout) in zip(streams, sounds, strict=True):
+            silence = np.zeros((1, rate * len(av.AudioLayout(layout).channels)), "i2")
+            frame = av.AudioFrame.from_ndarray(silence, "s16", layout)
+            frame.rate = rate
+            file.mux(stream.encode(frame))
+            file.mux(stream.encode(None))
+    assert probe(path).audio_rate_hz == sounds[taken - 1][0]
+
+
 # With sound of a higher bit rate, which FFmpeg takes for the best of the file.
 OTHER = {
     "sound": tones(3, 48_000, from_s=1),

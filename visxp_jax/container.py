@@ -14,7 +14,7 @@ import av
 from av.error import FFmpegError
 from av.stream import Disposition
 
-from visxp_jax.clock import Clock
+from visxp_jax.clock import JOINED, Clock
 from visxp_jax.errors import VisxpError
 
 # FFmpeg's names. No playlists, no image sequences: those name other files.
@@ -134,10 +134,9 @@ def streams_of(
 ) -> tuple[av.VideoStream, av.AudioStream | None]:
     """The picture and the sound of one programme, within the limits.
 
-    The picture is the first video stream that is no cover. The sound is what FFmpeg
-    takes for the best of those that belong to it: where the container has programmes,
-    as transport streams have, of the same one, and none where that one has none; else
-    of the whole file.
+    The picture is the first video stream that is no cover. The sound is the one that
+    the ffmpeg command takes, by which production does it; in a transport stream, what
+    FFmpeg takes for the best in the picture's programme, and none where that has none.
     """
     if len(container.streams) > MAX_STREAMS:
         count = len(container.streams)
@@ -165,13 +164,24 @@ def streams_of(
         raise MediaError(
             path, f"over the limit of {MAX_DURATION_S:.0f} s: {seconds:.0f} s"
         )
-    audio = container.streams.best("audio", related=video)
-    if audio is not None and audio.codec_context is None:
-        audio = None  # sound nothing here can decode
+    audio = _sound_of(container, video)
     for stream in (video, audio):
         if stream is not None:
             stream.codec_context.thread_count = 1  # files are read in parallel
     return video, audio
+
+
+def _sound_of(container: Any, video: av.VideoStream) -> av.AudioStream | None:
+    """None if there is none that can be decoded."""
+    if container.format.name in JOINED:  # may have programmes
+        best = container.streams.best("audio", related=video)
+        return best if best is not None and best.codec_context is not None else None
+    return max(
+        (stream for stream in container.streams.audio if stream.codec_context),
+        # Of several by default, or of none, that of the most channels, then the first.
+        key=lambda x: (bool(x.disposition & Disposition.default), x.channels),
+        default=None,
+    )
 
 
 def packets_of(
