@@ -127,5 +127,5 @@ def test_workers_do_not_share_out_their_frames_to_more_threads():
 
 def test_without_pyscenedetect_it_is_said_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "scenedetect", None)
-    with pytest.raises(VisxpError, match=r"pip install 'visxp-jax\[shots\]'"):
+    with pytest.raises(VisxpError, match=r"pip install '.\[shots\]'"):
         ShotDetector(Fraction(25))
