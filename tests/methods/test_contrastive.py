@@ -67,7 +67,8 @@ def test_step_same_on_1_and_8_devices():
         made = config(**{"contrastive.optim.name": "sgd"})
         return *small_stage(made, "contrastive", mesh)[1:], mesh
 
-    assert_same_on_1_and_8_devices(make, atol=1e-5)
+    # The momentum is of order 1, of a loss that the temperature makes steep.
+    assert_same_on_1_and_8_devices(make, atol=3e-5)
 
 
 def test_training_lowers_the_loss_and_ranks_own_sounds_first():
