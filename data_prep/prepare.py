@@ -9,8 +9,9 @@ Writes to DIR:
   prepared.json        options, counts, shards; written last, the mark of completion
 
 Of a file with several programmes, such as the transport stream of a broadcast, picture
-and sound of the one that comes first in it are taken; manifest.csv has the numbers
-of the two streams, as FFmpeg counts.
+and sound of the one that comes first in it are taken; of several sound tracks in other
+files the one that the ffmpeg command takes. manifest.csv has the numbers of the two
+streams, as FFmpeg counts.
 
 The same command goes on after it was stopped, and does nothing once it is finished.
 """

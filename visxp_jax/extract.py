@@ -9,8 +9,9 @@ which says what made it. The same command goes on after it was stopped, and does
 only what has changed. Several hosts share the work by --shard.
 
 Of a file with several programmes, such as the transport stream of a broadcast, picture
-and sound of the one that comes first in it are taken; `_NAME.json` has the numbers
-of the two streams, as FFmpeg counts.
+and sound of the one that comes first in it are taken; of several sound tracks in other
+files the one that the ffmpeg command takes. `_NAME.json` has the numbers of the two
+streams, as FFmpeg counts.
 
 Files are read as for training, by `data_prep`: in worker processes with limits, so that
 one that crashes, hangs or eats memory is left out alone. Clips of the videos at hand

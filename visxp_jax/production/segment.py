@@ -19,8 +19,9 @@ ends within a window, silence fills it up; where half of it is missing, there is
 spectrogram, and the network is given zeros.
 
 Of a file with several programmes, such as the transport stream of a broadcast, picture
-and sound of the one that comes first in it are taken; provenance.json has the numbers
-of the two streams, as FFmpeg counts.
+and sound of the one that comes first in it are taken; of several sound tracks in other
+files the one that the ffmpeg command takes. provenance.json has the numbers of the two
+streams, as FFmpeg counts.
 
 Pictures and sound are placed by their timestamps, from the first picture on. Production
 counts the samples that ffmpeg decodes: it puts sound that begins later, or that has a
